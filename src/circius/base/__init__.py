@@ -1,0 +1,1 @@
+"""Configuration and errors: the floor of the house. Standard library only."""

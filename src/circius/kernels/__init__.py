@@ -1,0 +1,1 @@
+"""The hot operations behind plain functions of tensors. They know nothing of models, caches or requests."""

@@ -1,0 +1,72 @@
+"""Grouped-query attention of some queries over one or more stretches of keys, without expanding K and V.
+
+The G = H / K query heads that share a key-value head are folded into the query axis, so that the products are plain
+batched matrix products of (G*T, D) with (D, S). Measured on the CPU this is several times faster than torch's fused
+`scaled_dot_product_attention(enable_gqa=True)`, and it never materialises K and V H / K times.
+
+Reading the keys in several stretches (the ring, then the chunk) is what lets pre-fill attend to a rolling buffer
+without copying it: only the scores are joined.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Stretch(NamedTuple):
+    """Keys and values that stand together in memory, and which of them each query may see.
+
+    keys, values: (B, K, S, D). visible: bool, broadcastable to (B, T, S), or None when every query sees every key.
+    """
+
+    keys: Tensor
+    values: Tensor
+    visible: Tensor | None = None
+
+
+def attend(query: Tensor, stretches: Sequence[Stretch]) -> Tensor:
+    """Softmax attention of `query` (B, T, H, D) over all the stretches together; the result is (B, T, H, D).
+
+    Query head h reads key-value head h // (H / K). Scores become float32 before they are scaled and normalised;
+    the probabilities go back to the dtype of the values. Every query must see at least one key.
+    """
+    rows, n_queries, n_heads, head_dim = query.shape
+    n_kv_heads = stretches[0].keys.shape[1]
+    group = n_heads // n_kv_heads
+    folded = query.view(rows, n_queries, n_kv_heads, group, head_dim).permute(0, 2, 3, 1, 4)
+    folded = folded.reshape(rows, n_kv_heads, group * n_queries, head_dim)
+
+    scores = [_scores(folded, stretch, n_queries) for stretch in stretches]
+    weights = torch.softmax(torch.cat(scores, dim=-1) if len(scores) > 1 else scores[0], dim=-1)
+    weights = weights.to(query.dtype)
+
+    sizes = [stretch.keys.shape[2] for stretch in stretches]
+    mixed = [
+        part @ stretch.values for part, stretch in zip(torch.split(weights, sizes, dim=-1), stretches, strict=True)
+    ]
+    out = mixed[0] if len(mixed) == 1 else torch.stack(mixed).sum(dim=0)
+    out = out.view(rows, n_kv_heads, group, n_queries, head_dim).permute(0, 3, 1, 2, 4)
+    return out.reshape(rows, n_queries, n_heads, head_dim)
+
+
+def _scores(folded: Tensor, stretch: Stretch, n_queries: int) -> Tensor:
+    """The scaled scores (B, K, G*T, S) in float32, minus infinity where a key is not visible."""
+    scores = (folded @ stretch.keys.transpose(-2, -1)).float() * (1.0 / math.sqrt(folded.shape[-1]))
+    if stretch.visible is None:
+        return scores
+    by_query = scores.view(*scores.shape[:2], -1, n_queries, scores.shape[-1])
+    return by_query.masked_fill(~stretch.visible[:, None, None], -math.inf).view_as(scores)
+
+
+def queries_per_block(n_heads: int, n_keys: int) -> int:
+    """How many queries to take at once so that the scores of a block stay near 128 MiB in float32.
+
+    >>> queries_per_block(n_heads=32, n_keys=4096)
+    256
+    >>> queries_per_block(n_heads=32, n_keys=32768)
+    32
+    """
+    return max(16, min(256, 2**25 // (n_heads * max(n_keys, 1))))

@@ -1,0 +1,10 @@
+"""The model: window, rotation, layers, rolling cache, transformer; `reference.py` stands alone beside them.
+
+The letters of shapes, here and everywhere: B rows (sequences), T query tokens, S key slots, N tokens of all rows on
+one flat axis, L layers, H query heads, K key-value heads, D head_dim, E dim, F hidden_dim, V vocabulary, W window.
+"""
+
+from circius.model.cache import RollingCache
+from circius.model.transformer import Transformer
+
+__all__ = ["RollingCache", "Transformer"]
