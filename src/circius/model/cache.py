@@ -43,6 +43,14 @@ class RollingCache:
         """The bytes allocated for keys and values."""
         return sum(shelf.n_bytes for group in self._groups.values() for shelf in group.shelves)
 
+    def touch(self) -> None:
+        """Takes the memory of an empty cache now: systems grant pages on first use, and may then have none left."""
+        assert not any(self.lengths), "touching would erase what the cache holds"
+        for group in self._groups.values():
+            for shelf in group.shelves:
+                for ring in (*shelf.keys, *shelf.values):
+                    ring.zero_()
+
     def _shelve(self, window: Window, needs: Sequence[int]) -> "_Group":
         config = self._config
         layers = [layer for layer, own in enumerate(config.windows) if own == window]
