@@ -1,0 +1,1 @@
+"""Requests, sampling, generation, scoring and chat sessions."""

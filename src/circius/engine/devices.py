@@ -1,0 +1,69 @@
+"""Where and in which number type a model runs, from what a caller wrote."""
+
+import torch
+
+from circius.base.errors import InvalidInputError, ParamsError
+
+_DTYPES = {
+    "float32": torch.float32,
+    "fp32": torch.float32,
+    "f32": torch.float32,
+    "float16": torch.float16,
+    "fp16": torch.float16,
+    "f16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "bf16": torch.bfloat16,
+}
+
+
+def pick_dtype(dtype: str | torch.dtype) -> torch.dtype | None:
+    """The torch dtype of a name such as "bfloat16" or "bf16"; None for "auto", which is left to the checkpoint.
+
+    Raises:
+        InvalidInputError: an unknown name, or a type in which the model is not computed.
+    """
+    if dtype == "auto":
+        return None
+    found = _DTYPES.get(dtype.lower()) if isinstance(dtype, str) else dtype
+    if found not in _DTYPES.values():
+        raise InvalidInputError(f"dtype must be auto, float32, bfloat16 or float16, got {dtype!r}")
+    return found
+
+
+def pick_device(device: str | torch.device) -> tuple[torch.device, str | None]:
+    """The device, and a sentence about it if it was chosen here: "auto" takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        InvalidInputError: torch does not know the device, or this machine does not have it.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda"), f"device: cuda ({torch.cuda.get_device_name()})"
+        if torch.backends.mps.is_available():
+            return torch.device("mps"), "device: mps"
+        return torch.device("cpu"), None
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise InvalidInputError(f"device must be auto, cpu, cuda, cuda:N or mps, got {device!r}") from error
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise InvalidInputError(
+            f"device {device} was asked for, but torch {torch.__version__} sees {torch.cuda.device_count()} CUDA "
+            "devices: use --device cpu, or install a CUDA build of torch"
+        )
+    if found.type == "mps" and not torch.backends.mps.is_available():
+        raise InvalidInputError("device mps was asked for, but this machine has none: use --device cpu")
+    return found, None
+
+
+def set_threads(threads: int | None) -> None:
+    """Makes torch use that many threads of the CPU, in the whole process; None leaves torch's own choice.
+
+    Raises:
+        ParamsError: not a positive whole number.
+    """
+    if threads is None:
+        return
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise ParamsError(f"threads must be a whole number, 1 or more, got {threads!r}")
+    torch.set_num_threads(threads)

@@ -1,0 +1,316 @@
+"""A model with its tokenizer and chat template, in the shape that vLLM users know."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Self
+
+import torch
+
+from circius.base.config import ModelConfig, Window
+from circius.base.errors import InvalidInputError, PromptError, TemplateError
+from circius.engine.devices import pick_device, pick_dtype, set_threads
+from circius.engine.generate import BatchLimits, IsCancelled, OnToken, generate
+from circius.engine.outputs import RequestOutput
+from circius.engine.params import SamplingParams
+from circius.engine.prompts import Conversation, Prompt, as_conversations, as_params, as_prompts, encode_prompt
+from circius.engine.reading import TextCounter, read_pieces, stream_ids
+from circius.engine.request import Limits, Request, make_request
+from circius.engine.score import OnScored, Score, score_stream, score_tokens
+from circius.model import Transformer
+from circius.text import ChatTemplate, Message, Tokenizer, check_vocab, load_chat_template, load_tokenizer
+from circius.text.load import is_spm_name
+from circius.weights import KEEP, Keep, load_model, open_checkpoint
+from circius.weights.hub import resolve
+
+
+def never() -> bool:
+    """No."""
+    return False
+
+
+class LLM:
+    """A model that is ready to answer.
+
+    Attributes:
+        model: the transformer; `config` is its shape.
+        tokenizer: None if the checkpoint came without one; then prompts are token ids.
+        chat_template: None if the checkpoint has none; then there is no `chat`.
+        context: the most tokens of a prompt and its answer together.
+        notes: what was chosen or assumed on the way, one sentence each.
+    """
+
+    model: Transformer
+    tokenizer: Tokenizer | None
+    chat_template: ChatTemplate | None
+    context: int
+    limits: BatchLimits
+    notes: tuple[str, ...]
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        dtype: str | torch.dtype = "auto",
+        device: str | torch.device = "auto",
+        context: int | None = None,
+        window: Window | Keep = KEEP,
+        rope_theta: float | None = None,
+        threads: int | None = None,
+        tokenizer: str | Path | None = None,
+        chat_template: str = "auto",
+        injection: str = "escape",
+        max_rows: int = 8,
+        chunk_size: int = 512,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Loads a model.
+
+        model: a folder, a .gguf file, an alias, or a Hub id that was pulled before; nothing is downloaded here.
+        dtype: "auto" leaves it to the checkpoint and the device; or float32, bfloat16, float16.
+        device: "auto" takes CUDA, then MPS, then the CPU.
+        context: instead of the length that the weights were trained for.
+        window, rope_theta: instead of what the checkpoint says; `window=None` means no window.
+        threads: torch's CPU threads, for the whole process.
+        tokenizer: a tokenizer file or folder, instead of the model's own.
+        chat_template: "auto", Mistral's "v1", "v2" or "v3", or "model" for the template that came with the model.
+        injection: what becomes of control tokens spelt out in a message: escape, strict (refuse) or allow.
+        max_rows, chunk_size: answers computed at once, and tokens of one pre-fill forward.
+        on_progress: called with the bytes loaded so far and in all.
+
+        Raises:
+            CirciusError: a child of it that says which input is wrong, and what is allowed.
+        """
+        limits = BatchLimits(max_rows=max_rows, chunk_size=chunk_size)
+        wanted_dtype = pick_dtype(dtype)
+        place, device_note = pick_device(device)
+        _check_context(context)
+        set_threads(threads)
+        path = resolve(str(model))
+        checkpoint = open_checkpoint(path, window=window, rope_theta=rope_theta)
+        notes = [*checkpoint.notes, *([device_note] if device_note else [])]
+        own_tokenizer, template = None, None
+        if tokenizer is not None or has_tokenizer(path):
+            own_tokenizer = load_tokenizer(path if tokenizer is None else Path(tokenizer))
+            check_vocab(own_tokenizer, checkpoint.config.vocab_size)
+            template, no_template = _find_template(path, own_tokenizer, chat_template, injection)
+            notes += [no_template] if no_template else []
+        else:
+            notes.append(f"{path} has no tokenizer: prompts must be token ids")
+        loaded = load_model(checkpoint, dtype=wanted_dtype, device=place, on_progress=on_progress, on_note=notes.append)
+        self._assemble(loaded, own_tokenizer, template, context, limits)
+        self.notes = (*notes, *self.notes)
+
+    @classmethod
+    def of(
+        cls,
+        model: Transformer,
+        *,
+        tokenizer: Tokenizer | None = None,
+        chat_template: ChatTemplate | None = None,
+        context: int | None = None,
+        max_rows: int = 8,
+        chunk_size: int = 512,
+    ) -> Self:
+        """An LLM of parts that are in memory already.
+
+        Raises:
+            TokenizerError: the tokenizer has tokens that the model does not have.
+        """
+        _check_context(context)
+        if tokenizer is not None:
+            check_vocab(tokenizer, model.config.vocab_size)
+        self = cls.__new__(cls)
+        limits = BatchLimits(max_rows=max_rows, chunk_size=chunk_size)
+        self._assemble(model, tokenizer, chat_template, context, limits)
+        return self
+
+    def _assemble(
+        self,
+        model: Transformer,
+        tokenizer: Tokenizer | None,
+        chat_template: ChatTemplate | None,
+        context: int | None,
+        limits: BatchLimits,
+    ) -> None:
+        self.model, self.tokenizer, self.chat_template, self.limits = model, tokenizer, chat_template, limits
+        trained = model.config.context_len
+        self.context = trained if context is None else context
+        notes = [*(tokenizer.notes if tokenizer else ()), *(chat_template.notes if chat_template else ())]
+        if self.context > trained:
+            notes.append(
+                f"the context is {self.context} tokens as asked; the weights were trained for {trained}, "
+                "so answers past that may be poor"
+            )
+        self.notes = tuple(notes)
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model's shape."""
+        return self.model.config
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        on_token: OnToken | None = None,
+        is_cancelled: IsCancelled = never,
+    ) -> list[RequestOutput]:
+        """The answers to plain prompts, in their order.
+
+        prompts: a text, token ids, or a list of either; a text gets BOS in front if the tokenizer adds one, ids are
+        taken as they are.
+
+        Raises:
+            PromptError, ContextOverflowError, ParamsError: before anything is computed.
+        """
+        given = as_prompts(prompts)
+        params = as_params(sampling_params, len(given))
+        limits = self._limits(is_chat=False)
+        requests = [
+            make_request(
+                encode_prompt(prompt, self.tokenizer), own, limits, prompt=prompt if isinstance(prompt, str) else None
+            )
+            for prompt, own in zip(given, params, strict=True)
+        ]
+        return self._run(requests, on_token, is_cancelled)
+
+    def chat(
+        self,
+        messages: Conversation | Sequence[Conversation],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        continue_final: bool = False,
+        on_token: OnToken | None = None,
+        is_cancelled: IsCancelled = never,
+    ) -> list[RequestOutput]:
+        """The answers to conversations, rendered by the chat template.
+
+        continue_final: go on with the last message, which is the assistant's, instead of answering it.
+
+        Raises:
+            TemplateError: the model has no chat template, or it cannot render a conversation.
+            PromptError, ContextOverflowError, ParamsError: before anything is computed.
+        """
+        given = as_conversations(messages)
+        params = as_params(sampling_params, len(given))
+        requests = [
+            self.chat_request(conversation, own, continue_final=continue_final)
+            for conversation, own in zip(given, params, strict=True)
+        ]
+        return self._run(requests, on_token, is_cancelled)
+
+    def chat_request(
+        self, messages: Sequence[Message], params: SamplingParams, *, continue_final: bool = False
+    ) -> Request:
+        """The checked request for the next answer in a conversation.
+
+        Raises:
+            TemplateError, PromptError, ContextOverflowError, ParamsError: as `chat`.
+        """
+        if self.chat_template is None:
+            raise TemplateError(
+                "this model has no chat template: use generate with a plain prompt, or name a template (v1, v2 or v3)"
+            )
+        return make_request(
+            self.chat_template.encode(messages, continue_final=continue_final),
+            params,
+            self._limits(is_chat=True),
+            prompt=self.chat_template.render(messages, continue_final=continue_final),
+            continues_text=continue_final,
+        )
+
+    def score(
+        self,
+        text: str | Path | Iterable[str],
+        *,
+        stream: bool = False,
+        stride: int | None = None,
+        on_scored: OnScored | None = None,
+    ) -> Score:
+        """How well the model predicts a text, by the protocol that `circius.engine.score` describes.
+
+        text: a text, the path of a UTF-8 file of any size, or pieces of a text as they come.
+        stream: one pass through the rolling cache, at constant memory, instead of segments of `context` tokens.
+        stride: the tokens by which a segment begins after the last; only without `stream`.
+
+        Raises:
+            PromptError: no tokenizer, too short a text, or a file that is not UTF-8.
+            InvalidInputError: a stream from a model that has a layer without a window.
+            ParamsError: a stride that does not fit the context.
+        """
+        if self.tokenizer is None:
+            raise PromptError("this model came without a tokenizer: a text cannot be scored")
+        if stream and stride is not None:
+            raise InvalidInputError("a stream is not cut into segments: leave out the stride, or the stream")
+        counter = TextCounter(
+            read_pieces(text) if isinstance(text, Path) else [text] if isinstance(text, str) else text
+        )
+        ids = stream_ids(self.tokenizer, counter)
+        bos_id = self.tokenizer.bos_id if self.tokenizer.adds_bos else None
+        chunk_size = self.limits.chunk_size
+        if stream:
+            score = score_stream(self.model, ids, bos_id=bos_id, chunk_size=chunk_size, on_scored=on_scored)
+        else:
+            score = score_tokens(
+                self.model,
+                ids,
+                bos_id=bos_id,
+                context=self.context,
+                stride=stride,
+                chunk_size=chunk_size,
+                on_scored=on_scored,
+            )
+        return replace(score, n_bytes=counter.n_bytes)
+
+    def _run(
+        self, requests: Sequence[Request], on_token: OnToken | None, is_cancelled: IsCancelled
+    ) -> list[RequestOutput]:
+        return generate(
+            self.model,
+            requests,
+            tokenizer=self.tokenizer,
+            limits=self.limits,
+            on_token=on_token,
+            is_cancelled=is_cancelled,
+        )
+
+    def _limits(self, *, is_chat: bool) -> Limits:
+        return Limits(
+            context=self.context,
+            vocab_size=self.config.vocab_size,
+            has_tokenizer=self.tokenizer is not None,
+            eos_ids=self.tokenizer.eos_ids if self.tokenizer else frozenset(),
+            turn_ids=self.chat_template.stop_ids if is_chat and self.chat_template else frozenset(),
+        )
+
+
+def has_tokenizer(path: Path) -> bool:
+    """Whether a checkpoint brings a tokenizer, of a kind that can be read or not."""
+    if path.is_file():
+        return True
+    return any(
+        file.name in ("tokenizer.json", "tekken.json") or file.suffix == ".gguf" or is_spm_name(file.name)
+        for file in path.iterdir()
+    )
+
+
+def _find_template(
+    path: Path,
+    tokenizer: Tokenizer,
+    name: str,
+    injection: str,
+) -> tuple[ChatTemplate | None, str | None]:
+    """The chat template, or none and why; a template that was asked for by name must be there."""
+    try:
+        return load_chat_template(path, tokenizer, name=name, injection=injection), None
+    except TemplateError as error:
+        if name != "auto":
+            raise
+        return None, f"no chat: {error}"
+
+
+def _check_context(context: int | None) -> None:
+    if context is not None and (isinstance(context, bool) or not isinstance(context, int) or context < 1):
+        raise InvalidInputError(f"context must be a whole number of tokens, 1 or more, got {context!r}")

@@ -1,0 +1,37 @@
+"""Real tokenizers on tiny random models: the smallest things that the engine runs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from circius.base.config import Window
+from circius.engine.llm import LLM
+from circius.engine.params import SamplingParams
+from circius.model import Transformer
+from circius.text import load_chat_template, load_tokenizer, write_byte_tokenizer
+from tests.models import random_model, tiny_config
+
+BYTE_VOCAB = 259
+
+
+def tiny_model(*, window: Window = None, vocab_size: int = 61, seed: int = 0, **shape: int) -> Transformer:
+    return random_model(tiny_config(window=window, vocab_size=vocab_size, **shape), seed).requires_grad_(False)
+
+
+def byte_llm(
+    folder: Path, *, window: Window = None, seed: int = 0, context: int = 400, max_rows: int = 8, chunk_size: int = 512
+) -> LLM:
+    """A model of bytes, with the template of Mistral's first instruct model."""
+    write_byte_tokenizer(folder)
+    tokenizer = load_tokenizer(folder)
+    return LLM.of(
+        tiny_model(window=window, vocab_size=BYTE_VOCAB, seed=seed),
+        tokenizer=tokenizer,
+        chat_template=load_chat_template(folder, tokenizer, name="v1"),
+        context=context,
+        max_rows=max_rows,
+        chunk_size=chunk_size,
+    )
+
+
+def answer_ids(llm: LLM, prompt: Sequence[int], params: SamplingParams) -> list[int]:
+    return llm.generate(prompt, params)[0].outputs[0].token_ids
