@@ -9,7 +9,7 @@ from typing import Any
 
 from circius.base.errors import StorageError, TokenizerError
 from circius.text.byte_alphabet import CHARACTER_OF
-from circius.text.gguf_metadata import read_gguf_metadata
+from circius.text.gguf_metadata import read_tokenizer_metadata
 from circius.text.gguf_vocab import spm_model_of
 from circius.text.load import is_spm_name, load_tokenizer, tokenizer_file
 from circius.text.spm_model import PieceType, SpmModel, parse_spm
@@ -58,7 +58,7 @@ def gguf_fields(source: Path) -> dict[str, object]:
     """
     file = tokenizer_file(source)
     if file.suffix == ".gguf":
-        return dict(read_gguf_metadata(file, "tokenizer."))
+        return dict(read_tokenizer_metadata(file))
     tokenizer = load_tokenizer(source)
     if is_spm_name(file.name):
         fields = _spm_fields(file, parse_spm(file.read_bytes()))
@@ -117,7 +117,7 @@ def byte_model() -> SpmModel:
 
 
 def _export_gguf(tokenizer: Tokenizer, target: Path) -> None:
-    metadata = read_gguf_metadata(tokenizer.source, "tokenizer.")
+    metadata = read_tokenizer_metadata(tokenizer.source)
     config: dict[str, Any] = {"add_bos_token": tokenizer.adds_bos, "add_eos_token": False}
     main = {"bos_token": tokenizer.bos_id, "eos_token": _main_eos(tokenizer)}
     config |= {name: tokenizer.piece(index) for name, index in main.items() if index is not None}

@@ -1,11 +1,13 @@
 """The tokenizer inside a GGUF file: SentencePiece's (`llama`) or byte-level BPE (`gpt2`)."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
 from circius.base.errors import TokenizerError
+from circius.base.gguf_header import Value
 from circius.text.byte_alphabet import BYTE_OF
-from circius.text.gguf_metadata import Value, read_gguf_metadata
+from circius.text.gguf_metadata import read_tokenizer_metadata
 from circius.text.spm_model import PieceType, SpmModel
 from circius.text.tokenizer import Tokenizer
 
@@ -18,7 +20,7 @@ def load_gguf_tokenizer(path: Path) -> Tokenizer:
     Raises:
         TokenizerError: the file holds none, or one of a kind that is not implemented, or is damaged.
     """
-    metadata = read_gguf_metadata(path, "tokenizer.")
+    metadata = read_tokenizer_metadata(path)
     kind = metadata.get(f"{_KEY}model")
     try:
         if kind == "llama":
@@ -34,7 +36,7 @@ def load_gguf_tokenizer(path: Path) -> Tokenizer:
     )
 
 
-def spm_model_of(metadata: dict[str, Value]) -> SpmModel:
+def spm_model_of(metadata: Mapping[str, Value]) -> SpmModel:
     """The SentencePiece model that the `tokenizer.ggml.*` pairs describe, spaces by llama.cpp's rules.
 
     Raises:
@@ -70,7 +72,7 @@ def spm_model_of(metadata: dict[str, Value]) -> SpmModel:
     )
 
 
-def _sentencepiece(path: Path, metadata: dict[str, Value]) -> Tokenizer:
+def _sentencepiece(path: Path, metadata: Mapping[str, Value]) -> Tokenizer:
     from circius.text.sentencepiece import SentencePieceTokenizer
 
     model = spm_model_of(metadata)
@@ -82,7 +84,7 @@ def _sentencepiece(path: Path, metadata: dict[str, Value]) -> Tokenizer:
     )
 
 
-def _byte_level(path: Path, metadata: dict[str, Value]) -> Tokenizer:
+def _byte_level(path: Path, metadata: Mapping[str, Value]) -> Tokenizer:
     import tokenizers
 
     from circius.text.pretokenizers import pre_tokenizer, starts_with_bos, takes_whole_words
@@ -115,7 +117,7 @@ def _byte_level(path: Path, metadata: dict[str, Value]) -> Tokenizer:
     )
 
 
-def _add_tokens(backend: "tokenizers.Tokenizer", pieces: list[str], metadata: dict[str, Value]) -> None:  # type: ignore[name-defined]  # noqa: F821
+def _add_tokens(backend: "tokenizers.Tokenizer", pieces: list[str], metadata: Mapping[str, Value]) -> None:  # type: ignore[name-defined]  # noqa: F821
     from tokenizers import AddedToken
 
     types = [int(cast(int, kind)) for kind in _array(metadata, "token_type")]
@@ -128,7 +130,7 @@ def _add_tokens(backend: "tokenizers.Tokenizer", pieces: list[str], metadata: di
     backend.add_tokens(users)
 
 
-def _merges(metadata: dict[str, Value], vocab: dict[str, int]) -> list[tuple[str, str]]:
+def _merges(metadata: Mapping[str, Value], vocab: dict[str, int]) -> list[tuple[str, str]]:
     """The merges; a vocabulary of bare bytes has none, and GGUF cannot hold an empty list."""
     if f"{_KEY}merges" not in metadata and set(BYTE_OF) <= set(vocab) and not any("Ġ" in p and p != "Ġ" for p in vocab):
         return []
@@ -141,19 +143,19 @@ def _merges(metadata: dict[str, Value], vocab: dict[str, int]) -> list[tuple[str
     return merges
 
 
-def _array(metadata: dict[str, Value], name: str) -> list[Value]:
+def _array(metadata: Mapping[str, Value], name: str) -> list[Value]:
     value = metadata.get(f"{_KEY}{name}")
     if not isinstance(value, list):
         raise TokenizerError(f"{_KEY}{name} is missing: the vocabulary is incomplete")
     return value
 
 
-def _eos_ids(metadata: dict[str, Value], size: int) -> frozenset[int]:
+def _eos_ids(metadata: Mapping[str, Value], size: int) -> frozenset[int]:
     found = (_special_id(metadata, name, size) for name in ("eos", "eot", "eom"))
     return frozenset(index for index in found if index is not None)
 
 
-def _special_id(metadata: dict[str, Value], name: str, size: int) -> int | None:
+def _special_id(metadata: Mapping[str, Value], name: str, size: int) -> int | None:
     value = metadata.get(f"{_KEY}{name}_token_id")
     if value is None:
         return None

@@ -5,7 +5,7 @@ from typing import Any
 
 from circius.base.errors import ParamsError, TemplateError
 from circius.text.chat import ChatTemplate
-from circius.text.gguf_metadata import read_gguf_metadata
+from circius.text.gguf_metadata import read_tokenizer_metadata
 from circius.text.injection import INJECTIONS, TURN_MARKS, Injection
 from circius.text.mistral import MistralV1, MistralV23, Version, mistral_version
 from circius.text.special_files import read_json, token_texts
@@ -56,7 +56,7 @@ def find_template(path: Path) -> str | None:
         TemplateError: it ships several, and none is called `default`; or it cannot be read.
     """
     if path.suffix == ".gguf" and path.is_file():
-        own = read_gguf_metadata(path, "tokenizer.chat_template").get("tokenizer.chat_template")
+        own = read_tokenizer_metadata(path).get("tokenizer.chat_template")
         return own if isinstance(own, str) else None
     if not path.is_dir():
         return None

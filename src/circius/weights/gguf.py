@@ -11,8 +11,8 @@ from torch import Tensor
 
 from circius.base.config import Window
 from circius.base.errors import CheckpointError
+from circius.base.gguf_header import Header, TensorEntry, read_gguf_header
 from circius.weights.gguf_config import read_gguf_config
-from circius.weights.gguf_header import Header, TensorEntry, read_gguf_header
 from circius.weights.names import EMBEDDING, OUTPUT, to_gguf
 from circius.weights.opened import Checkpoint, Keep, match_weights, refuse_unexpected, with_overrides
 from circius.weights.stored import RawTensor, StoredTensor, map_bytes

@@ -136,10 +136,15 @@ def _window_size(fields: Fields, window: Window | Keep, notes: list[str]) -> Win
         return stored
     if window is KEEP:
         notes.append(
-            f"{fields.file.name} stores no window, as usual in GGUF: full attention is assumed; Mistral 7B v0.1 needs "
-            "a window of 4096 (--window 4096)"
+            f"{fields.file.name} stores no window, as is usual in GGUF: full attention is assumed{_hint(fields)}"
         )
     return None
+
+
+def _hint(fields: Fields) -> str:
+    shape = tuple(fields.values.get(f"llama.{key}") for key in ("embedding_length", "block_count", "rope.freq_base"))
+    is_v01 = shape in ((4096, 32, 1e4), (4096, 32, None)) and fields.values.get("llama.attention.head_count_kv") == 8
+    return "; if this is Mistral 7B v0.1, give --window 4096" if is_v01 else ""
 
 
 def _rope_theta(fields: Fields, rope_theta: float | None, notes: list[str]) -> float:

@@ -1,5 +1,7 @@
 """GGUF files written by the `gguf` package: floats, every quantised kind, metadata, and what is refused."""
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,12 @@ import pytest
 import torch
 from gguf import GGMLQuantizationType as Kind
 
-from circius.base.config import ModelConfig
+from circius.base.config import PRESETS, ModelConfig
 from circius.base.errors import CheckpointError
-from circius.weights import open_checkpoint
+from circius.base.gguf_header import read_gguf_header
+from circius.weights import KEEP, open_checkpoint
 from circius.weights.gguf import QuantisedTensor
-from circius.weights.gguf_header import read_gguf_header
+from circius.weights.gguf_config import read_gguf_config
 from circius.weights.names import interleaved_to_half, rotary_heads, to_gguf
 from tests.models import tiny_config
 from tests.unit.weights.files import random_state, write_gguf
@@ -87,9 +90,11 @@ def test_the_header_equals_that_of_the_package(tmp_path: Path) -> None:
     kinds = dict.fromkeys(MATRICES, Kind.Q4_1)
     file = write_gguf(tmp_path / "m.gguf", WIDE, random_state(WIDE), kinds=kinds, extra=extra)
     theirs, ours = gguf.GGUFReader(file), read_gguf_header(file)
-    assert ours.metadata == {
-        key: value.contents() for key, value in theirs.fields.items() if not key.startswith("GGUF.")
-    }
+    told = {key: value.contents() for key, value in theirs.fields.items() if not key.startswith("GGUF.")}
+    epsilon = "llama.attention.layer_norm_rms_epsilon"
+    assert told[epsilon] == np.float32(ours.metadata[epsilon])
+    assert ours.metadata[epsilon] == 1e-5  # as written, not as float32 keeps it
+    assert ours.metadata == told | {epsilon: 1e-5}
     assert ours.metadata["tokenizer.ggml.tokens"][60] == "piece 60"
     assert (ours.start, ours.alignment) == (theirs.data_offset, theirs.alignment)
     assert [(t.name, t.kind, ours.start + t.offset) for t in ours.tensors] == [
@@ -130,13 +135,34 @@ def test_metadata_of_every_type(tmp_path: Path) -> None:
 def test_the_missing_window_is_told_unless_it_is_given(tmp_path: Path) -> None:
     file = write_gguf(tmp_path / "m.gguf", WIDE, random_state(WIDE))
     assert "full attention is assumed" in open_checkpoint(file).notes[0]
-    assert "--window 4096" in open_checkpoint(file).notes[0]
+    assert "--window 4096" not in open_checkpoint(file).notes[0]
     checkpoint = open_checkpoint(file, window=8)
     assert checkpoint.config.window_size == 8
     assert checkpoint.notes == ("window_size is 8 as asked, instead of None",)
     assert open_checkpoint(file, window=None).notes == ()
     stored = write_gguf(tmp_path / "w.gguf", WIDE, random_state(WIDE), extra={"llama.attention.sliding_window": 6})
     assert open_checkpoint(stored).config.window_size == 6
+
+
+def test_a_file_of_the_shape_of_v01_is_told_which_window_it_may_need(tmp_path: Path) -> None:
+    metadata = {
+        "general.architecture": "llama",
+        "llama.embedding_length": 4096,
+        "llama.block_count": 32,
+        "llama.feed_forward_length": 14336,
+        "llama.attention.head_count": 32,
+        "llama.attention.head_count_kv": 8,
+        "llama.attention.layer_norm_rms_epsilon": 1e-5,
+        "llama.context_length": 32768,
+        "llama.rope.freq_base": 1e4,
+    }
+    read = partial(read_gguf_config, tmp_path / "m.gguf", vocab_size=32000, tied_output=False, rope_theta=None)
+    config, notes = read(metadata, window=KEEP)
+    assert config == replace(PRESETS["v0.1"], window_size=None, context_len=32768)
+    assert "give --window 4096" in notes[0]
+    assert read(metadata, window=4096)[1] == []
+    _, later = read(metadata | {"llama.rope.freq_base": 1e6}, window=KEEP)
+    assert "--window" not in later[0]
 
 
 def test_heads_of_their_own_size(tmp_path: Path) -> None:

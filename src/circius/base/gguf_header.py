@@ -12,13 +12,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Literal
 
 from circius.base.errors import CheckpointError
 
+Value = int | float | bool | str | list["Value"]
+
 _VERSIONS = (2, 3)
 _SCALARS = MappingProxyType({0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"})
-_STRING, _ARRAY = 8, 9
+_FLOAT32, _STRING, _ARRAY = 6, 8, 9
 _MAX_DIMS = 4
 
 
@@ -36,7 +38,7 @@ class TensorEntry:
 class Header:
     """What a GGUF file says before its values begin at byte `start`; values are padded to `alignment` bytes."""
 
-    metadata: Mapping[str, Any]
+    metadata: Mapping[str, Value]
     tensors: tuple[TensorEntry, ...]
     start: int
     alignment: int
@@ -54,6 +56,20 @@ def read_gguf_header(file: Path) -> Header:
             return _Parser(file, content).parse()
     except (OSError, ValueError) as error:  # an empty file cannot be mapped
         raise CheckpointError(f"{file}: cannot be read: {error}") from error
+
+
+def _as_written(number: float) -> float:
+    """The short decimal that a float32 came from, if there is one.
+
+    >>> _as_written(9.999999747378752e-06)
+    1e-05
+    """
+    short = float(f"{number:.7g}")
+    try:
+        (nearest,) = struct.unpack("<f", struct.pack("<f", short))
+    except OverflowError:
+        return number
+    return short if nearest == number else number
 
 
 class _Parser:
@@ -85,8 +101,8 @@ class _Parser:
             file_bytes=len(self._content),
         )
 
-    def _metadata(self, n_pairs: int) -> dict[str, Any]:
-        metadata: dict[str, Any] = {}
+    def _metadata(self, n_pairs: int) -> dict[str, Value]:
+        metadata: dict[str, Value] = {}
         for _ in range(n_pairs):
             key = self._string("a metadata key")
             if key in metadata:
@@ -105,16 +121,16 @@ class _Parser:
             raise self._damaged(f"the tensor {name!r} starts at {offset}, not a multiple of {alignment}")
         return TensorEntry(name=name, shape=tuple(reversed(dims)), kind=kind, offset=offset)
 
-    def _value(self, key: str, kind: int) -> Any:
+    def _value(self, key: str, kind: int) -> Value:
         if kind == _STRING:
             return self._string(key)
         if kind == _ARRAY:
             return self._array(key)
         if kind not in _SCALARS:
             raise self._damaged(f"{key} is of the unknown type {kind}")
-        return self._scalar(_SCALARS[kind])
+        return self._number(kind)
 
-    def _array(self, key: str) -> list[Any]:
+    def _array(self, key: str) -> list[Value]:
         kind, length = self._scalar("I"), self._scalar("Q")
         if kind == _STRING:
             return [self._string(key) for _ in range(length)]
@@ -130,8 +146,13 @@ class _Parser:
         except UnicodeDecodeError as error:
             raise self._damaged(f"{what} is not UTF-8: {raw[:40]!r}") from error
 
-    def _scalar(self, code: str) -> Any:
-        return struct.unpack(f"<{code}", self._take(struct.calcsize(code)))[0]
+    def _number(self, kind: int) -> Value:
+        number: int | float | bool = struct.unpack(f"<{_SCALARS[kind]}", self._take(struct.calcsize(_SCALARS[kind])))[0]
+        return _as_written(number) if kind == _FLOAT32 else number
+
+    def _scalar(self, code: Literal["I", "Q"]) -> int:
+        number: int = struct.unpack(f"<{code}", self._take(struct.calcsize(code)))[0]
+        return number
 
     def _take(self, n_bytes: int) -> bytes:
         left = len(self._content) - self._at
