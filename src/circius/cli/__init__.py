@@ -1,0 +1,1 @@
+"""The `circius` command: one verb, one module; `main` brings them together."""

@@ -1,0 +1,187 @@
+"""`circius generate`: one prompt, one answer."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from circius.base.errors import ContextOverflowError, InvalidInputError
+from circius.cli import answer, options
+from circius.cli.failure import EXIT_INTERRUPTED
+from circius.cli.loading import ModelOptions, open_llm
+from circius.cli.output import Output
+from circius.cli.texts import read_prompt
+
+if TYPE_CHECKING:
+    from circius import LLM, RequestOutput, SamplingParams
+    from circius.engine.generate import IsCancelled, OnToken
+
+NAME = "generate"
+DEFAULT_MAX_TOKENS = 256
+
+
+def command(
+    model: options.ModelArgument,
+    prompt: Annotated[
+        str | None,
+        typer.Argument(metavar="PROMPT", help="The text; `-` or nothing reads a pipe.", show_default=False),
+    ] = None,
+    file: options.TextFile = None,
+    as_chat: Annotated[
+        bool,
+        typer.Option("--chat", metavar=options.FLAG, help="PROMPT is a user message: put it into the chat template."),
+    ] = False,
+    system: options.System = None,
+    max_tokens: options.MaxTokens = None,
+    temperature: options.Temperature = 0.0,
+    top_p: options.TopP = 1.0,
+    top_k: options.TopK = 0,
+    min_p: options.MinP = 0.0,
+    repetition_penalty: options.RepetitionPenalty = 1.0,
+    presence_penalty: options.PresencePenalty = 0.0,
+    frequency_penalty: options.FrequencyPenalty = 0.0,
+    logit_bias: options.LogitBias = None,
+    seed: options.Seed = None,
+    stop: options.Stop = None,
+    n: Annotated[
+        int,
+        typer.Option("-n", metavar="N", help="Answers to the one prompt.", rich_help_panel=options.SAMPLING),
+    ] = 1,
+    logprobs: Annotated[
+        int | None,
+        typer.Option(
+            "--logprobs",
+            metavar="N",
+            help="With --json: log-probabilities of each token and the N likeliest.",
+            show_default=False,
+            rich_help_panel=options.SAMPLING,
+        ),
+    ] = None,
+    prompt_logprobs: Annotated[
+        int | None,
+        typer.Option(
+            "--prompt-logprobs",
+            metavar="N",
+            help="With --json: the same for the prompt's tokens.",
+            show_default=False,
+            rich_help_panel=options.SAMPLING,
+        ),
+    ] = None,
+    threads: options.Threads = None,
+    dtype: options.DTypeOption = options.DType.AUTO,
+    device: options.DeviceOption = "auto",
+    context: options.Context = None,
+    window: options.Window = None,
+    rope_theta: options.RopeTheta = None,
+    template: options.TemplateOption = options.Template.AUTO,
+    injection: options.InjectionOption = options.Injection.ESCAPE,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Continue a text, or with --chat answer a message.
+
+    The text streams to stdout. Without --temperature the likeliest token is taken each time, so that the same command
+    gives the same answer. One line break at the end of a file or a pipe is dropped. Ctrl-C stops the answer and
+    prints what there is.
+    """
+    output = Output(as_json=as_json, quiet=quiet)
+    if system is not None and not as_chat:
+        raise InvalidInputError("--system needs --chat: a plain continuation has no system prompt")
+    if not as_json and (logprobs is not None or prompt_logprobs is not None):
+        raise InvalidInputError("--logprobs and --prompt-logprobs need --json")
+    from circius.engine.params import SamplingParams
+
+    params = SamplingParams(
+        n=n,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        presence_penalty=presence_penalty,
+        frequency_penalty=frequency_penalty,
+        logit_bias=options.parse_logit_bias(logit_bias),
+        seed=seed,
+        stop=stop,
+        max_tokens=DEFAULT_MAX_TOKENS if max_tokens is None else max_tokens,
+        logprobs=logprobs,
+        prompt_logprobs=prompt_logprobs,
+    )
+    text = read_prompt(prompt, file)
+    llm = open_llm(
+        ModelOptions(
+            model=model,
+            dtype=dtype,
+            device=device,
+            context=context,
+            window=window,
+            rope_theta=rope_theta,
+            threads=threads,
+            template=template,
+            injection=injection,
+        ),
+        output,
+    )
+    conversation = conversation_of(text, system) if as_chat else None
+    _generate(llm, conversation or text, params, output, model=model, may_shorten=max_tokens is None)
+
+
+def conversation_of(text: str, system: str | None) -> list[dict[str, str]]:
+    """A conversation of one user message, after the system prompt if there is one."""
+    opening = [] if system is None else [{"role": "system", "content": system}]
+    return [*opening, {"role": "user", "content": text}]
+
+
+def _generate(
+    llm: "LLM",
+    asked: str | list[dict[str, str]],
+    params: "SamplingParams",
+    output: Output,
+    *,
+    model: str,
+    may_shorten: bool,
+) -> None:
+    """Runs the request and shows its result; exits with 130 if Ctrl-C stopped it."""
+    is_streamed = not output.as_json and params.n == 1
+    streamed = answer.Streamed(output)
+    with answer.stopped_by_ctrl_c() as is_cancelled:
+        on_token = streamed.take if is_streamed else None
+        try:
+            result = _run(llm, asked, params, on_token, is_cancelled)
+        except ContextOverflowError:
+            if not may_shorten:
+                raise
+            # The default length does not fit: let the answer fill what the context leaves, if it leaves anything.
+            result = _run(llm, asked, replace(params, max_tokens=None), on_token, is_cancelled)
+    memory = answer.Memory(
+        cache_bytes=answer.held_cache_bytes(llm.model, result),
+        peak_bytes=answer.peak_memory_bytes(llm.model.device),
+    )
+    if output.as_json:
+        output.emit({**answer.fields(result, memory), "model": model})
+    else:
+        if is_streamed:
+            streamed.end(result.outputs[0].text)
+        else:
+            _show_all(result, output)
+        output.dim(answer.statistics(result, memory))
+    if not result.finished:
+        raise typer.Exit(EXIT_INTERRUPTED)
+
+
+def _run(
+    llm: "LLM",
+    asked: str | list[dict[str, str]],
+    params: "SamplingParams",
+    on_token: "OnToken | None",
+    is_cancelled: "IsCancelled",
+) -> "RequestOutput":
+    if isinstance(asked, str):
+        return llm.generate(asked, params, on_token=on_token, is_cancelled=is_cancelled)[0]
+    return llm.chat(asked, params, on_token=on_token, is_cancelled=is_cancelled)[0]
+
+
+def _show_all(result: "RequestOutput", output: Output) -> None:
+    for one in result.outputs:
+        output.line(f"--- {one.index + 1} of {len(result.outputs)} ---")
+        output.line(one.text)

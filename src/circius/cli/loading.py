@@ -1,0 +1,72 @@
+"""From the options of a verb to a model that is ready to run, every choice made on the way reported."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from circius.base.errors import ModelNotFoundError
+from circius.cli.options import DType, Injection, Template, overrides
+from circius.cli.output import Output
+from circius.cli.progress import progress
+from circius.cli.pull import fetch
+
+if TYPE_CHECKING:
+    from circius import LLM
+
+DEMO = "demo"
+"""The alias of the small model that a newcomer gets; the only one that is downloaded without being asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """Which model to run, and how."""
+
+    model: str
+    dtype: DType = DType.AUTO
+    device: str = "auto"
+    context: int | None = None
+    window: str | None = None
+    rope_theta: float | None = None
+    threads: int | None = None
+    template: Template = Template.AUTO
+    injection: Injection = Injection.ESCAPE
+
+
+def find_model(name: str, output: Output) -> Path:
+    """Where the model `name` is: a folder, a .gguf file, or a model that was pulled. Fetches only the demo model.
+
+    Raises:
+        ModelNotFoundError: there is no such model; it says what to do.
+    """
+    from circius.weights.hub import resolve
+
+    try:
+        return resolve(name)
+    except ModelNotFoundError:
+        if name != DEMO:
+            raise
+    output.dim(f"the {DEMO} model is not here yet: pulling it")
+    return fetch(name, output)
+
+
+def open_llm(options: ModelOptions, output: Output) -> "LLM":
+    """The model, its tokenizer and its chat template, loaded with a progress bar."""
+    replaced = overrides(options.window, options.rope_theta)
+    path = find_model(options.model, output)
+    with progress(f"loading {path.name}", output, unit="bytes") as on_progress:
+        from circius import LLM  # takes a second or two, so the bar is there for it too
+
+        llm = LLM(
+            path,
+            dtype=options.dtype.value,
+            device=options.device,
+            context=options.context,
+            threads=options.threads,
+            chat_template=options.template.value,
+            injection=options.injection.value,
+            on_progress=on_progress,
+            **replaced,
+        )
+    for sentence in llm.notes:
+        output.note(sentence)
+    return llm
