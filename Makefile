@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .PHONY: demo test test-slow test-gpu check fix bench-smoke docs clean
 
 demo: $(VENV)/.core
-	@$(BIN)/circius generate demo "What is the capital of France?" --chat
+	@$(BIN)/circius generate demo "What is the capital of France?"
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu"

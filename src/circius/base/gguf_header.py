@@ -22,6 +22,7 @@ _VERSIONS = (2, 3)
 _SCALARS = MappingProxyType({0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"})
 _FLOAT32, _STRING, _ARRAY = 6, 8, 9
 _MAX_DIMS = 4
+_LENGTH = struct.Struct("<Q")
 
 
 @dataclass(frozen=True)
@@ -133,11 +134,29 @@ class _Parser:
     def _array(self, key: str) -> list[Value]:
         kind, length = self._scalar("I"), self._scalar("Q")
         if kind == _STRING:
-            return [self._string(key) for _ in range(length)]
+            return self._strings(key, length)
         if kind not in _SCALARS:
             raise self._damaged(f"{key} is an array of the type {kind}, which circius does not read")
         size = struct.calcsize(_SCALARS[kind])
         return list(struct.unpack(f"<{length}{_SCALARS[kind]}", self._take(length * size)))
+
+    def _strings(self, what: str, length: int) -> list[Value]:
+        """A vocabulary's worth of strings: `_string` as one loop, because every start of the program waits for it."""
+        content, at, n_bytes = self._content, self._at, _LENGTH.unpack_from
+        found: list[Value] = []
+        try:
+            for _ in range(length):
+                begin = at + _LENGTH.size
+                at = begin + n_bytes(content, at)[0]
+                found.append(content[begin:at].decode("utf-8"))
+        except (struct.error, OverflowError) as error:  # a length, or its place, behind the end of the file
+            raise self._damaged(f"{what} promises {length} strings, of which {len(found)} are there") from error
+        except UnicodeDecodeError as error:
+            raise self._damaged(f"string {len(found)} of {what} is not UTF-8: {error.object[:40]!r}") from error
+        if at > len(content):
+            raise self._damaged(f"{what} promises {length} strings that end at byte {at} of {len(content)}")
+        self._at = at
+        return found
 
     def _string(self, what: str) -> str:
         raw = self._take(self._scalar("Q"))

@@ -28,9 +28,14 @@ def command(
     ] = None,
     file: options.TextFile = None,
     as_chat: Annotated[
-        bool,
-        typer.Option("--chat", metavar=options.FLAG, help="PROMPT is a user message: put it into the chat template."),
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--chat/--raw",
+            metavar=options.FLAG,
+            help="PROMPT is a user message, or a text to continue; by default a message if the model ships a template.",
+            show_default=False,
+        ),
+    ] = None,
     system: options.System = None,
     max_tokens: options.MaxTokens = None,
     temperature: options.Temperature = 0.0,
@@ -78,15 +83,18 @@ def command(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Continue a text, or with --chat answer a message.
+    """Answer a message, or continue a text.
+
+    A model that comes with a chat template answers PROMPT as a user's message; any other continues it. --chat and
+    --raw say which.
 
     The text streams to stdout. Without --temperature the likeliest token is taken each time, so that the same command
     gives the same answer. One line break at the end of a file or a pipe is dropped. Ctrl-C stops the answer and
     prints what there is.
     """
     output = Output(as_json=as_json, quiet=quiet)
-    if system is not None and not as_chat:
-        raise InvalidInputError("--system needs --chat: a plain continuation has no system prompt")
+    if as_chat is False and (system is not None or template is not options.Template.AUTO):
+        raise InvalidInputError("--system and --template are for a chat: leave them out, or --raw")
     if not as_json and (logprobs is not None or prompt_logprobs is not None):
         raise InvalidInputError("--logprobs and --prompt-logprobs need --json")
     from circius.engine.params import SamplingParams
@@ -122,8 +130,19 @@ def command(
         ),
         output,
     )
+    if as_chat is None:
+        asks_for_chat = system is not None or template is not options.Template.AUTO
+        as_chat = asks_for_chat or takes_messages(llm, output)
     conversation = conversation_of(text, system) if as_chat else None
     _generate(llm, conversation or text, params, output, model=model, may_shorten=max_tokens is None)
+
+
+def takes_messages(llm: "LLM", output: Output) -> bool:
+    """Whether a prompt is a user's message to this model, because it came with a chat template; a note says so."""
+    if llm.chat_template is None or not llm.chat_template.is_shipped:
+        return False
+    output.note("the model has a chat template, so the prompt is a message to it; --raw continues it as plain text")
+    return True
 
 
 def conversation_of(text: str, system: str | None) -> list[dict[str, str]]:

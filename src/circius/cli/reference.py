@@ -64,7 +64,7 @@ def _spelling(parameter: Any) -> str:
     if parameter.param_type_name == "argument":
         return f"`{_name(parameter)}`"
     value = "" if parameter.is_flag else f" {_name(parameter)}"
-    return ", ".join(f"`{option}{value}`" for option in parameter.opts)
+    return ", ".join(f"`{option}{value}`" for option in [*parameter.opts, *parameter.secondary_opts])
 
 
 def _name(parameter: Any) -> str:

@@ -24,6 +24,9 @@ from circius.weights import KEEP, Keep, load_model, open_checkpoint
 from circius.weights.hub import resolve
 
 
+_NO_CHAT = "this model has no chat template: use generate with a plain prompt, or name a template (v1, v2 or v3)"
+
+
 def never() -> bool:
     """No."""
     return False
@@ -89,16 +92,16 @@ class LLM:
         path = resolve(str(model))
         checkpoint = open_checkpoint(path, window=window, rope_theta=rope_theta)
         notes = [*checkpoint.notes, *([device_note] if device_note else [])]
-        own_tokenizer, template = None, None
+        own_tokenizer, template, no_chat = None, None, None
         if tokenizer is not None or has_tokenizer(path):
             own_tokenizer = load_tokenizer(path if tokenizer is None else Path(tokenizer))
             check_vocab(own_tokenizer, checkpoint.config.vocab_size)
-            template, no_template = _find_template(path, own_tokenizer, chat_template, injection)
-            notes += [no_template] if no_template else []
+            template, no_chat = _find_template(path, own_tokenizer, chat_template, injection)
         else:
             notes.append(f"{path} has no tokenizer: prompts must be token ids")
         loaded = load_model(checkpoint, dtype=wanted_dtype, device=place, on_progress=on_progress, on_note=notes.append)
         self._assemble(loaded, own_tokenizer, template, context, limits)
+        self._no_chat = no_chat or _NO_CHAT
         self.notes = (*notes, *self.notes)
 
     @classmethod
@@ -134,6 +137,7 @@ class LLM:
         limits: BatchLimits,
     ) -> None:
         self.model, self.tokenizer, self.chat_template, self.limits = model, tokenizer, chat_template, limits
+        self._no_chat = _NO_CHAT
         trained = model.config.context_len
         self.context = trained if context is None else context
         notes = [*(tokenizer.notes if tokenizer else ()), *(chat_template.notes if chat_template else ())]
@@ -210,9 +214,7 @@ class LLM:
             TemplateError, PromptError, ContextOverflowError, ParamsError: as `chat`.
         """
         if self.chat_template is None:
-            raise TemplateError(
-                "this model has no chat template: use generate with a plain prompt, or name a template (v1, v2 or v3)"
-            )
+            raise TemplateError(self._no_chat)
         return make_request(
             self.chat_template.encode(messages, continue_final=continue_final),
             params,
@@ -308,7 +310,7 @@ def _find_template(
     except TemplateError as error:
         if name != "auto":
             raise
-        return None, f"no chat: {error}"
+        return None, str(error)
 
 
 def _check_context(context: int | None) -> None:

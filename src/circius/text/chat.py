@@ -21,6 +21,8 @@ class ChatTemplate(ABC):
         """The ids that end an answer."""
         self.notes = notes
         """What was chosen or assumed, one sentence each."""
+        self.is_shipped = False
+        """Whether the model came with a chat template, so that it is one to talk with and not a base model."""
 
     def encode(self, messages: Sequence[Message | Mapping[str, Any]], *, continue_final: bool = False) -> list[int]:
         """The prompt's ids: ready for an answer, or in the middle of the last message if `continue_final`.

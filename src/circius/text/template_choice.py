@@ -34,6 +34,12 @@ def load_chat_template(
         raise ParamsError(f"injection {injection!r} is not known: use one of {', '.join(INJECTIONS)}")
     mode: Injection = injection  # type: ignore[assignment]  # just checked
     source = find_template(path)
+    template = _choose(path, source, tokenizer, name, mode)
+    template.is_shipped = source is not None
+    return template
+
+
+def _choose(path: Path, source: str | None, tokenizer: Tokenizer, name: str, mode: Injection) -> ChatTemplate:
     if name in ("v1", "v2", "v3"):
         return _mistral(name, tokenizer, mode, ())  # type: ignore[arg-type]  # just checked
     if name == "model":
