@@ -7,7 +7,7 @@ from pathlib import Path
 
 from circius.model.window import visible
 
-WORDS = "the wind that the Romans called Circius".split()
+WORDS = ["the", "wind", "that", "the", "Romans", "called", "Circius"]
 WINDOW = 3
 CELL, GAP = 34, 4
 INK, SEEN, SELF, FAINT = "#4b5563", "#7dd3fc", "#0284c7", "#e5e7eb"

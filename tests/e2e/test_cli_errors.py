@@ -19,7 +19,7 @@ FULL = Path("/dev/full")
         (["--top-p=1.5"], "top_p"),
         (["--min-p=-0.1"], "min_p"),
         (["--logit-bias=nonsense"], "ID=BIAS"),
-        (["--system=Be brief."], "--chat"),
+        (["--system=Be brief.", "--raw"], "--raw"),
         (["--logprobs=2"], "--json"),
         (["-n", "2"], "temperature"),
         (["--window=0"], "--window must be a positive whole number"),

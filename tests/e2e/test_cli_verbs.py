@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.processes import TINY, circius, fails, one_object, succeed
+from tests.e2e.processes import TINY, circius, one_object, succeed
 
 ONE = "--threads=1"
 
@@ -122,7 +122,3 @@ def test_the_demo_model_knows_the_capital_of_france(demo_gguf: Path) -> None:
     assert "--raw continues it" in shown.stderr
     raw = one_object("generate", demo_gguf, "The capital of France is", "--raw", "--max-tokens=2", ONE)
     assert raw["text"] == " Paris."
-
-
-def test_raw_and_a_system_prompt_contradict_each_other(tiny: Path) -> None:
-    assert "--system" in fails("generate", tiny, "hi", "--raw", "--system=Be brief.", code=2)

@@ -23,7 +23,6 @@ from circius.text.load import is_spm_name
 from circius.weights import KEEP, Keep, load_model, open_checkpoint
 from circius.weights.hub import resolve
 
-
 _NO_CHAT = "this model has no chat template: use generate with a plain prompt, or name a template (v1, v2 or v3)"
 
 
