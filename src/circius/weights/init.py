@@ -1,7 +1,9 @@
 """Checkpoints of random weights, of any size and in any layout, for tests and for people without weights."""
 
 import hashlib
+import itertools
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -62,13 +64,18 @@ def random_weight(name: str, shape: tuple[int, ...], *, seed: int, dtype: torch.
     """
     if len(shape) == 1:
         return torch.ones(shape, dtype=dtype)
-    # A hash and not hash(): Python's own differs from run to run.
-    entropy = int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest(), "little")
-    generator = np.random.Generator(np.random.SFC64(entropy))
     weight = torch.empty(shape, dtype=dtype)
-    for block in torch.split(weight.view(-1), _BLOCK):
+
+    def fill(index: int, block: Tensor) -> None:
+        # A stream of its own for each block, so that blocks can be drawn side by side. A hash and not hash():
+        # Python's own differs from run to run.
+        entropy = int.from_bytes(hashlib.sha256(f"{seed}:{name}:{index}".encode()).digest(), "little")
+        generator = np.random.Generator(np.random.SFC64(entropy))
         values = generator.standard_normal(len(block), dtype=np.float32)
         block.copy_(torch.from_numpy(values).mul_(STANDARD_DEVIATION))
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # numpy lets the others work while it draws
+        list(pool.map(fill, itertools.count(), torch.split(weight.view(-1), _BLOCK)))
     return weight
 
 

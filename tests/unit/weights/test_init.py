@@ -52,7 +52,7 @@ def test_values_are_normal_with_the_usual_deviation() -> None:
 
 def test_golden_values_do_not_drift() -> None:
     values = random_weight("model.embed_tokens.weight", (2, 2), seed=0, dtype=torch.float32)
-    expected = [[0.014068712, 0.007098441], [0.017600544, 0.005142514]]
+    expected = [[-0.002287499, 0.010471256], [0.002258612, -0.007331472]]
     torch.testing.assert_close(values, torch.tensor(expected), atol=1e-7, rtol=0)
 
 
@@ -82,7 +82,7 @@ def test_model_larger_than_the_disk_is_refused_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from Linux's /proc")
 def test_memory_stays_far_below_the_size_of_the_checkpoint(tmp_path: Path) -> None:
-    """80 MB in every layout, in a process that may grow by 50 MB: a block of random numbers and the largest tensor."""
+    """80 MB in every layout, in a process that may grow by 60 MB: two blocks of random numbers and the largest tensor."""
     program = """
 from pathlib import Path
 from circius.base.config import ModelConfig
@@ -105,4 +105,4 @@ print(written.n_bytes // 1024, peak_kb() - before)
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=True)
     written_kb, grown_kb = map(int, ran.stdout.split())
     assert written_kb > 75_000
-    assert grown_kb < 50_000
+    assert grown_kb < 60_000
