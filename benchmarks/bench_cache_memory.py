@@ -52,9 +52,11 @@ def measure(kind: str, n_tokens: int) -> Measured:
         peer = MistralConfig(sliding_window=config.window_size, num_hidden_layers=config.n_layers)
         before = resident_bytes()
         theirs: Any = DynamicCache(config=peer)
-        for layer in range(config.n_layers):
-            shape = (1, config.n_kv_heads, n_tokens, config.head_dim)
-            theirs.update(torch.ones(shape, dtype=torch.bfloat16), torch.ones(shape, dtype=torch.bfloat16), layer)
+        # The last token comes alone, as in decoding: only then does the peer let go of a prompt given as one.
+        for n_new in (n_tokens - 1, 1):
+            for layer in range(config.n_layers):
+                key, value = torch.ones(2, 1, config.n_kv_heads, n_new, config.head_dim, dtype=torch.bfloat16)
+                theirs.update(key, value, layer)
         held = sum(x.numel() * x.element_size() for layer in theirs.layers for x in (layer.keys, layer.values))
         return Measured(kind, n_tokens, held, resident_bytes() - before)
     if kind == "full":

@@ -1,12 +1,18 @@
 """Progress bars for what lasts longer than a moment: on stderr, only where somebody is watching."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Timer
+from typing import Protocol
 
 from circius.cli.output import Output
 
-OnProgress = Callable[[int, int], None]
+
+class OnProgress(Protocol):
+    """Called with what is done and what there is in all, and a word on how it stands."""
+
+    def __call__(self, done: int, total: int, word: str = "", /) -> None: ...
+
 
 PATIENCE_S = 0.5
 """How long something may take before a bar appears for it."""
@@ -44,12 +50,14 @@ def progress(label: str, output: Output, *, unit: str = "") -> Iterator[OnProgre
     patience = Timer(PATIENCE_S, bar.start)
     patience.start()
     try:
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        yield lambda done, total, word="": bar.update(
+            task, completed=done, total=total, description=f"{label} {word}".rstrip()
+        )
     finally:
         patience.cancel()
         patience.join()
         bar.stop()
 
 
-def _ignore(done: int, total: int) -> None:
+def _ignore(done: int, total: int, word: str = "", /) -> None:
     """For those who do not watch."""

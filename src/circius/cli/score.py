@@ -79,7 +79,9 @@ def command(
             file,
             stream=stream,
             stride=stride,
-            on_scored=lambda n_tokens, _: on_progress(min(n_tokens, n_expected - 1), n_expected),
+            on_scored=lambda n_tokens, nll: on_progress(
+                min(n_tokens, n_expected - 1), n_expected, f"perplexity {running_perplexity(n_tokens, nll)}"
+            ),
         )
     for sentence in score.notes:
         output.note(sentence)
@@ -111,6 +113,15 @@ def command(
     )
     memory = "" if memory_bytes is None else f" · memory {size(memory_bytes)}"
     output.dim(f"{score.n_tokens / elapsed_s:.1f} tok/s · {elapsed_s:.1f} s{memory}")
+
+
+def running_perplexity(n_tokens: int, nll: float) -> str:
+    """The perplexity so far, in four digits.
+
+    >>> running_perplexity(10, 10 * math.log(12.3456))
+    '12.35'
+    """
+    return f"{math.exp(nll / n_tokens):.4g}" if nll / n_tokens < 700 else "huge"
 
 
 def expected_tokens(file: Path, tokenizer: "Tokenizer | None") -> int:
