@@ -41,7 +41,7 @@ def command(
     if as_json:
         output.emit(described)
     else:
-        output.rows((name.replace("_", " "), _shown(name, value)) for name, value in described.items())
+        output.rows((name, _shown(name, value)) for name, value in described.items())
 
 
 def cache_sizes(config: ModelConfig) -> dict[str, int]:
