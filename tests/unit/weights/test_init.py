@@ -82,14 +82,14 @@ def test_model_larger_than_the_disk_is_refused_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from Linux's /proc")
 def test_memory_stays_far_below_the_size_of_the_checkpoint(tmp_path: Path) -> None:
-    """80 MB in every layout, in a process that may grow by 60 MB: two blocks of random numbers and the largest tensor."""
+    """170 MB in every layout take the largest tensor and a block of random numbers a thread, not the whole."""
     program = """
 from pathlib import Path
 from circius.base.config import ModelConfig
 from circius.weights.init import init_checkpoint
 
 tiny = ModelConfig(dim=64, n_layers=1, head_dim=32, hidden_dim=96, n_heads=2, n_kv_heads=1, vocab_size=9, context_len=8)
-large = ModelConfig(dim=1024, n_layers=2, head_dim=64, hidden_dim=3072, n_heads=16, n_kv_heads=4, vocab_size=8000,
+large = ModelConfig(dim=1024, n_layers=6, head_dim=64, hidden_dim=3072, n_heads=16, n_kv_heads=4, vocab_size=8000,
                     context_len=64)
 for to, name in FORMATS:
     init_checkpoint(tiny, Path("tiny") / to / name, to=to)
@@ -104,5 +104,5 @@ print(written.n_bytes // 1024, peak_kb() - before)
     command = [sys.executable, "-c", f"FORMATS = {FORMATS}\n{program}"]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=True)
     written_kb, grown_kb = map(int, ran.stdout.split())
-    assert written_kb > 75_000
-    assert grown_kb < 60_000
+    assert written_kb > 160_000
+    assert grown_kb < written_kb / 2
