@@ -26,16 +26,16 @@ def test_info_of_a_checkpoint(tiny: Path) -> None:
     assert fields["weight_bytes"] == 4 * fields["parameters"]
 
 
-def test_a_stream_takes_the_same_memory_for_a_text_four_times_as_long(tiny: Path, tmp_path: Path) -> None:
+def test_a_stream_takes_the_same_memory_for_a_text_three_times_as_long(tiny: Path, tmp_path: Path) -> None:
     """Both are read in pieces, and are many thousand windows long."""
     peaks = []
-    for n_times in (10_000, 40_000):
+    for n_times in (8_000, 24_000):
         file = tmp_path / f"{n_times}.txt"
         file.write_text("".join(f"The wind of day {day}, called mistral.\n" for day in range(n_times)))
         fields = one_object("score", tiny, "--file", file, "--stream", ONE)
         assert fields["tokens"] == fields["bytes"] > 35 * n_times
         peaks.append(fields["peak_memory_bytes"])
-    assert peaks[1] - peaks[0] < 10 * 2**20
+    assert peaks[1] - peaks[0] < 8 * 2**20
 
 
 def test_generate_streams_the_text_of_its_object(tiny: Path) -> None:

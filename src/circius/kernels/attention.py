@@ -15,6 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from circius.kernels.precision import multiplies_fast
+
 
 class Stretch(NamedTuple):
     """Keys and values that stand together in memory, and which of them each query may see.
@@ -31,17 +33,20 @@ def attend(query: Tensor, stretches: Sequence[Stretch]) -> Tensor:
     """Softmax attention of `query` (B, T, H, D) over all the stretches together; the result is (B, T, H, D).
 
     Query head h reads key-value head h // (H / K). Scores become float32 before they are scaled and normalised;
-    the probabilities go back to the dtype of the values. Every query must see at least one key.
+    the probabilities go back to the dtype of the products, which is that of the query, or float32 where the processor
+    is slow in it. Every query must see at least one key.
     """
+    products = query.dtype if multiplies_fast(query.dtype, query.device) else torch.float32
+    stretches = [Stretch(keys.to(products), values.to(products), seen) for keys, values, seen in stretches]
     rows, n_queries, n_heads, head_dim = query.shape
     n_kv_heads = stretches[0].keys.shape[1]
     group = n_heads // n_kv_heads
     folded = query.view(rows, n_queries, n_kv_heads, group, head_dim).permute(0, 2, 3, 1, 4)
-    folded = folded.reshape(rows, n_kv_heads, group * n_queries, head_dim)
+    folded = folded.reshape(rows, n_kv_heads, group * n_queries, head_dim).to(products)
 
     scores = [_scores(folded, stretch, n_queries) for stretch in stretches]
     weights = torch.softmax(torch.cat(scores, dim=-1) if len(scores) > 1 else scores[0], dim=-1)
-    weights = weights.to(query.dtype)
+    weights = weights.to(products)
 
     sizes = [stretch.keys.shape[2] for stretch in stretches]
     mixed = [
@@ -49,7 +54,7 @@ def attend(query: Tensor, stretches: Sequence[Stretch]) -> Tensor:
     ]
     out = mixed[0] if len(mixed) == 1 else torch.stack(mixed).sum(dim=0)
     out = out.view(rows, n_kv_heads, group, n_queries, head_dim).permute(0, 3, 1, 2, 4)
-    return out.reshape(rows, n_queries, n_heads, head_dim)
+    return out.reshape(rows, n_queries, n_heads, head_dim).to(query.dtype)
 
 
 def _scores(folded: Tensor, stretch: Stretch, n_queries: int) -> Tensor:

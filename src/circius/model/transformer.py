@@ -6,13 +6,13 @@ from itertools import accumulate
 from typing import Literal
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from circius.base.config import ModelConfig
 from circius.base.errors import InvalidInputError
+from circius.kernels.linear import linear
 from circius.model.cache import RollingCache
-from circius.model.layers import Block, RMSNorm
+from circius.model.layers import Block, Linear, RMSNorm
 from circius.model.rope import rotation_at
 from circius.model.step import FreshStep, Step
 
@@ -39,7 +39,7 @@ class Transformer(nn.Module):
         self.config = config
         self.model = Decoder(config)
         if not config.tied_output:
-            self.lm_head = nn.Linear(config.dim, config.vocab_size, bias=False)
+            self.lm_head = Linear(config.dim, config.vocab_size)
 
     @property
     def device(self) -> torch.device:
@@ -100,4 +100,4 @@ class Transformer(nn.Module):
 
     def _logits(self, hidden: Tensor) -> Tensor:
         weight = self.model.embed_tokens.weight if self.config.tied_output else self.lm_head.weight
-        return F.linear(self.model.norm(hidden), weight).float()
+        return linear(self.model.norm(hidden), weight).float()
