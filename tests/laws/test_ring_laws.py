@@ -101,7 +101,7 @@ def test_chunk_size_never_changes_log_probabilities(window: int, chunk: int, len
 
 
 def test_a_long_sequence_in_many_blocks_equals_dense_attention() -> None:
-    """Longer than a block of queries (256), so that block borders, shared masks and the ring's wrap all take part."""
+    """Longer than a block of queries (128), so that block borders, shared masks and the ring's wrap all take part."""
     for window in (40, 300, None):
         model = random_model(tiny_config(window=window))
         tokens = random_tokens(700)

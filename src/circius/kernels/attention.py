@@ -21,7 +21,8 @@ from circius.kernels.precision import multiplies_fast
 class Stretch(NamedTuple):
     """Keys and values that stand together in memory, and which of them each query may see.
 
-    keys, values: (B, K, S, D). visible: bool, broadcastable to (B, T, S), or None when every query sees every key.
+    keys, values: (B, K, S, D). visible: bool, broadcastable to (B, T, n) with n <= S, for the last n keys; every query
+    sees the keys before them. None: every query sees every key.
     """
 
     keys: Tensor
@@ -59,19 +60,25 @@ def attend(query: Tensor, stretches: Sequence[Stretch]) -> Tensor:
 
 def _scores(folded: Tensor, stretch: Stretch, n_queries: int) -> Tensor:
     """The scaled scores (B, K, G*T, S) in float32, minus infinity where a key is not visible."""
-    scores = (folded @ stretch.keys.transpose(-2, -1)).float() * (1.0 / math.sqrt(folded.shape[-1]))
-    if stretch.visible is None:
-        return scores
-    by_query = scores.view(*scores.shape[:2], -1, n_queries, scores.shape[-1])
-    return by_query.masked_fill(~stretch.visible[:, None, None], -math.inf).view_as(scores)
+    scale = 1.0 / math.sqrt(folded.shape[-1])
+    # The scale goes into the product, which spares a pass over the scores; with beta = 0 the first argument is unread.
+    nothing = folded.new_empty(1, 1, 1)
+    product = torch.baddbmm(nothing, folded.flatten(0, 1), stretch.keys.flatten(0, 1).mT, beta=0, alpha=scale)
+    scores = product.float().view(*folded.shape[:3], -1)
+    if stretch.visible is not None:
+        n_masked = stretch.visible.shape[-1]
+        by_query = scores.view(*folded.shape[:2], -1, n_queries, scores.shape[-1])
+        by_query[..., scores.shape[-1] - n_masked :].masked_fill_(~stretch.visible[:, None, None], -math.inf)
+    return scores
 
 
-def queries_per_block(n_heads: int, n_keys: int) -> int:
-    """How many queries to take at once so that the scores of a block stay near 128 MiB in float32.
+def queries_per_block(n_heads: int, n_keys: int, device: torch.device) -> int:
+    """How many queries to take at once: on a CPU the scores of a block should stay in its cache (16 MiB in float32).
 
-    >>> queries_per_block(n_heads=32, n_keys=4096)
-    256
-    >>> queries_per_block(n_heads=32, n_keys=32768)
+    >>> queries_per_block(n_heads=32, n_keys=1024, device=torch.device("cpu"))
+    128
+    >>> queries_per_block(n_heads=32, n_keys=4096, device=torch.device("cpu"))
     32
     """
-    return max(16, min(256, 2**25 // (n_heads * max(n_keys, 1))))
+    most, n_scores = (128, 2**22) if device.type == "cpu" else (512, 2**26)
+    return max(16, min(most, n_scores // (n_heads * max(n_keys, 1))))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from circius.base.config import Window
 from circius.kernels.attention import Stretch, attend
-from circius.model.step import Band, Past
+from circius.model.step import Band, Past, heads_first
 from circius.model.window import EMPTY, visible
 
 
@@ -50,41 +50,51 @@ class Shelf:
 
 
 class ChunkPiece:
-    """Several new tokens of one row: they attend to the old ring and to each other, then the last S are written.
+    """Several new tokens of one row.
 
-    Reading before writing makes any chunk length exact, longer than the window too.
+    While the row fits into its ring, they are written first and read back with all that is before them, in place.
+    Once it wraps, they attend to the old ring and to each other before the last S of them are written: reading before
+    writing makes any chunk length exact, longer than the window too.
     """
 
-    def __init__(
-        self, shelf: Shelf, row: int, window: Window, *, tokens: slice, start: int, n_heads: int
-    ) -> None:  # fmt: skip
+    def __init__(self, shelf: Shelf, row: int, window: Window, *, tokens: slice, start: int, n_heads: int) -> None:
         self.tokens = tokens
         self._shelf, self._row = shelf, row
         n_tokens = tokens.stop - tokens.start
-        self._n_used = min(start, shelf.n_slots)
-        device = shelf.positions.device
+        end = start + n_tokens
+        self._n_used = end if end <= shelf.n_slots else min(start, shelf.n_slots)
+        self._writes_first = end <= shelf.n_slots
         # A copy, because the ring's own positions move on while the masks are still being used.
-        past_positions = shelf.positions[row, : self._n_used].clone()
+        past_positions = shelf.positions[row, : 0 if self._writes_first else self._n_used].clone()
         self._band = Band(
             window,
             n_heads=n_heads,
             n_tokens=n_tokens,
-            device=device,
             start=start,
+            origin=0 if self._writes_first else start,
             past_positions=past_positions,
         )
         self._writes = _ring_writes(start, n_tokens, shelf.n_slots)
         for slots, places in self._writes:
-            shelf.positions[row, slots] = torch.arange(start + places.start, start + places.stop, device=device)
+            new = torch.arange(start + places.start, start + places.stop, device=shelf.positions.device)
+            shelf.positions[row, slots] = new
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         keys, values = self._shelf.keys[layer][self._row], self._shelf.values[layer][self._row]
-        past = Past(keys[None, :, : self._n_used], values[None, :, : self._n_used]) if self._n_used else None
-        mixed = self._band.attend(query[None], key[None], value[None], past)[0]
-        for slots, places in self._writes:
-            keys[:, slots] = key[places].detach().transpose(0, 1)
-            values[:, slots] = value[places].detach().transpose(0, 1)
+        held = Past(keys[None, :, : self._n_used], values[None, :, : self._n_used])
+        if self._writes_first:
+            self._write(keys, key)
+            self._write(values, value)
+            return self._band.attend(query[None], held.keys, held.values)[0]
+        past = held if self._n_used else None
+        mixed = self._band.attend(query[None], heads_first(key[None]), heads_first(value[None]), past)[0]
+        self._write(keys, key)
+        self._write(values, value)
         return mixed
+
+    def _write(self, ring: Tensor, new: Tensor) -> None:
+        for slots, places in self._writes:
+            ring[:, slots] = new[places].detach().transpose(0, 1)
 
 
 def _ring_writes(start: int, n_tokens: int, n_slots: int) -> list[tuple[slice, slice]]:

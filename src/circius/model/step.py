@@ -34,7 +34,7 @@ class Past(NamedTuple):
 
 @dataclass(frozen=True)
 class Block:
-    """Some queries of a chunk, the keys of the chunk that at least one of them sees, and what they see of the past."""
+    """Some queries of a chunk, the given keys that at least one of them sees, and what they see of the ring besides."""
 
     queries: slice
     keys: slice
@@ -44,10 +44,11 @@ class Block:
 
 
 class Band:
-    """How T consecutive tokens from position `start` see each other, and a ring before them, through one window.
+    """What T consecutive tokens from position `start` see through one window.
 
+    The keys given to `attend` are those of the positions from `origin` to the last of the T, in order. What stood
+    before them is in a ring: `past_positions` (S,) are those of its used slots, the last S positions before `origin`.
     The queries are taken in blocks that touch only keys inside the window: the work grows with T * W, not T * T.
-    `past_positions` (S,) are those of the ring's used slots, which hold the last S positions before `start`.
     """
 
     def __init__(
@@ -56,49 +57,65 @@ class Band:
         *,
         n_heads: int,
         n_tokens: int,
-        device: torch.device,
         start: int,
+        origin: int,
         past_positions: Tensor,
     ) -> None:
-        self.window = window
-        self.start = start
-        self.past_positions = past_positions
-        self._places = torch.arange(n_tokens, device=device)
-        self._masks: dict[tuple[int, int, int], Tensor] = {}
-        reach = n_tokens if window is None else min(n_tokens, window)
-        size = queries_per_block(n_heads, reach + len(past_positions))
-        self.blocks = [self._block(begin, min(begin + size, n_tokens)) for begin in range(0, n_tokens, size)]
+        assert not len(past_positions) or origin == start
+        self._window, self._start, self._origin = window, start, origin
+        self._past_positions = past_positions
+        self._masks: dict[tuple[int, int], Tensor] = {}
+        reach = start + n_tokens - origin
+        reach = reach if window is None else min(reach, window)
+        size = queries_per_block(n_heads, reach + len(past_positions), past_positions.device)
+        self._blocks = [self._block(begin, min(begin + size, n_tokens)) for begin in range(0, n_tokens, size)]
 
     def _block(self, begin: int, end: int) -> Block:
-        first = 0 if self.window is None else max(0, begin - self.window + 1)
-        n_past = len(self.past_positions)
-        sees_past = n_past > 0 and bool(visible(self.start + begin, self.start - 1, self.window))
-        sees_all_past = bool(visible(self.start + end - 1, self.start - n_past, self.window))
+        """The block of the queries at positions `start + begin` to `start + end - 1`."""
+        window, first_query, last_query = self._window, self._start + begin, self._start + end - 1
+        first_key = self._origin if window is None else max(self._origin, first_query - window + 1)
+        if visible(last_query, first_key, window):  # then all is seen but what comes after a query itself
+            seen = self._mask(first_query, end - begin, first_query) if end - begin > 1 else None
+        else:
+            seen = self._mask(first_query, end - begin, first_key)
+        n_past = len(self._past_positions)
+        sees_past = n_past > 0 and bool(visible(first_query, self._start - 1, window))
         past_visible = None
-        if sees_past and not sees_all_past:
-            queries = self.start + self._places[begin:end, None]
-            past_visible = visible(queries, self.past_positions, self.window)[None]
-        return Block(slice(begin, end), slice(first, end), self._mask(begin, end, first), sees_past, past_visible)
+        if sees_past and not visible(last_query, self._start - n_past, window):
+            queries = self._positions(first_query, last_query + 1)
+            past_visible = visible(queries[:, None], self._past_positions, window)[None]
+        keys = slice(first_key - self._origin, last_query + 1 - self._origin)
+        return Block(slice(begin, end), keys, seen, sees_past, past_visible)
 
-    def _mask(self, begin: int, end: int, first: int) -> Tensor | None:
-        """The mask (1, T, S) inside the chunk; blocks of the same shape share one, since only distances count."""
-        if end - first == 1:
-            return None
-        shape = (end - begin, end - first, begin - first)
+    def _mask(self, first_query: int, n_queries: int, first_key: int) -> Tensor:
+        """The mask (1, T, n) of consecutive queries over the keys from `first_key` to the last of them.
+
+        Blocks of the same shape share one, since only distances count.
+        """
+        shape = (n_queries, first_query - first_key)
         if shape not in self._masks:
-            self._masks[shape] = visible(self._places[begin:end, None], self._places[first:end], self.window)[None]
+            queries = self._positions(first_query, first_query + n_queries)
+            keys = self._positions(first_key, first_query + n_queries)
+            self._masks[shape] = visible(queries[:, None], keys, self._window)[None]
         return self._masks[shape]
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, past: Past | None) -> Tensor:
-        """query (B, T, H, D), key and value (B, T, K, D) of one layer, to (B, T, H, D)."""
-        keys, values = key.transpose(1, 2).contiguous(), value.transpose(1, 2).contiguous()
+    def _positions(self, begin: int, end: int) -> Tensor:
+        return torch.arange(begin, end, device=self._past_positions.device)
+
+    def attend(self, query: Tensor, keys: Tensor, values: Tensor, past: Past | None = None) -> Tensor:
+        """query (B, T, H, D), keys and values (B, K, S, D) of one layer, to (B, T, H, D)."""
         mixed = []
-        for block in self.blocks:
+        for block in self._blocks:
             stretches = [Stretch(keys[:, :, block.keys], values[:, :, block.keys], block.visible)]
             if past is not None and block.sees_past:
                 stretches.append(Stretch(past.keys, past.values, block.past_visible))
             mixed.append(attend(query[:, block.queries], stretches))
         return mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=1)
+
+
+def heads_first(x: Tensor) -> Tensor:
+    """(B, T, K, D) as (B, K, T, D), laid out anew: the products run over one head at a time."""
+    return x.transpose(1, 2).contiguous()
 
 
 class FreshStep:
@@ -117,8 +134,8 @@ class FreshStep:
                 window,
                 n_heads=config.n_heads,
                 n_tokens=length,
-                device=device,
                 start=0,
+                origin=0,
                 past_positions=nothing,
             )
             for length in set(lengths)
@@ -131,6 +148,6 @@ class FreshStep:
             end = begin + length * n_rows
             band = self._bands[length, self._windows[layer]]
             q, k, v = (x[begin:end].view(n_rows, length, *x.shape[1:]) for x in (query, key, value))
-            mixed.append(band.attend(q, k, v, past=None).flatten(0, 1))
+            mixed.append(band.attend(q, heads_first(k), heads_first(v)).flatten(0, 1))
             begin = end
         return mixed[0] if len(mixed) == 1 else torch.cat(mixed)

@@ -42,5 +42,6 @@ def test_no_mask_means_all_keys() -> None:
 
 
 def test_block_size_bounds_the_scores() -> None:
-    assert queries_per_block(n_heads=1, n_keys=1) == 256
-    assert queries_per_block(n_heads=64, n_keys=10**9) == 16
+    for device, most in (("cpu", 128), ("cuda", 512)):
+        assert queries_per_block(n_heads=1, n_keys=1, device=torch.device(device)) == most
+        assert queries_per_block(n_heads=64, n_keys=10**9, device=torch.device(device)) == 16
