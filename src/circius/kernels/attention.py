@@ -1,8 +1,8 @@
 """Grouped-query attention of some queries over one or more stretches of keys, without expanding K and V.
 
 The G = H / K query heads that share a key-value head are folded into the query axis, so that the products are plain
-batched matrix products of (G*T, D) with (D, S). Measured on the CPU this is several times faster than torch's fused
-`scaled_dot_product_attention(enable_gqa=True)`, and it never materialises K and V H / K times.
+batched matrix products of (G*T, D) with (D, S), and K and V are never materialised H / K times. For one query, and on
+CPUs with units for bf16, this is several times faster than torch's fused kernel; where that one wins, it is used.
 
 Reading the keys in several stretches (the ring, then the chunk) is what lets pre-fill attend to a rolling buffer
 without copying it: only the scores are joined.
@@ -13,9 +13,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from circius.kernels.precision import multiplies_fast
+
+_WORTH_FUSING = 8
 
 
 class Stretch(NamedTuple):
@@ -37,6 +40,8 @@ def attend(query: Tensor, stretches: Sequence[Stretch]) -> Tensor:
     the probabilities go back to the dtype of the products, which is that of the query, or float32 where the processor
     is slow in it. Every query must see at least one key.
     """
+    if len(stretches) == 1 and _fused_is_faster(query):
+        return _attend_fused(query, stretches[0])
     products = query.dtype if multiplies_fast(query.dtype, query.device) else torch.float32
     stretches = [Stretch(keys.to(products), values.to(products), seen) for keys, values, seen in stretches]
     rows, n_queries, n_heads, head_dim = query.shape
@@ -56,6 +61,22 @@ def attend(query: Tensor, stretches: Sequence[Stretch]) -> Tensor:
     out = mixed[0] if len(mixed) == 1 else torch.stack(mixed).sum(dim=0)
     out = out.view(rows, n_kv_heads, group, n_queries, head_dim).permute(0, 3, 1, 2, 4)
     return out.reshape(rows, n_queries, n_heads, head_dim).to(query.dtype)
+
+
+def _fused_is_faster(query: Tensor) -> bool:
+    """Whether torch's fused kernel takes half the time of plain products here (docs/log.md): on a CPU, for several
+    queries, in a dtype that oneDNN has no units for. With them, and for one query, plain products win."""
+    has_units = query.dtype != torch.float32 and multiplies_fast(query.dtype, query.device)
+    return query.device.type == "cpu" and query.shape[1] >= _WORTH_FUSING and not (has_units or torch.is_grad_enabled())
+
+
+def _attend_fused(query: Tensor, stretch: Stretch) -> Tensor:
+    mask = stretch.visible
+    if mask is not None:
+        mask = F.pad(mask, (stretch.keys.shape[2] - mask.shape[-1], 0), value=True)[:, None]
+    heads = query.transpose(1, 2)
+    mixed = F.scaled_dot_product_attention(heads, stretch.keys, stretch.values, attn_mask=mask, enable_gqa=True)
+    return mixed.transpose(1, 2)
 
 
 def _scores(folded: Tensor, stretch: Stretch, n_queries: int) -> Tensor:
