@@ -7,6 +7,7 @@ Every part is encoded by itself, so the spaces after `<s>`, `</s>` and the contr
 SentencePiece. v2 and v3 differ in tool calls only, which are not implemented.
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -71,11 +72,11 @@ class MistralTemplate(ChatTemplate):
     def _control_literals(self) -> list[str]:
         return [self.tokenizer.piece(self._bos_id), self.tokenizer.piece(self._eos_id)]
 
-    def _user(self, content: str) -> list[int]:
-        raise NotImplementedError
+    @abstractmethod
+    def _user(self, content: str) -> list[int]: ...
 
-    def _assistant(self, content: str) -> list[int]:
-        raise NotImplementedError
+    @abstractmethod
+    def _assistant(self, content: str) -> list[int]: ...
 
 
 class MistralV1(MistralTemplate):
