@@ -3,12 +3,13 @@
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from circius.cli.output import Output, size
+from circius.cli.progress import OnProgress, progress
 
 if TYPE_CHECKING:
     import torch
@@ -57,15 +58,34 @@ def without_echo() -> Iterator[None]:
 
 
 class Streamed:
-    """The pieces of one answer on their way to stdout."""
+    """The pieces of one answer on their way to stdout; before the first one, a bar while the prompt is read.
 
-    def __init__(self, output: Output) -> None:
+    With `is_shown` false the pieces are only waited for: the whole answer comes in another form.
+    """
+
+    def __init__(self, output: Output, *, is_shown: bool = True) -> None:
         self._output = output
+        self._is_shown = is_shown
         self._n_shown = 0
+        self._bar = ExitStack()
+        self._on_progress: OnProgress | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()
+
+    def read(self, done: int, total: int) -> None:
+        """Tells how much of the prompt is read; the engine calls it for every chunk."""
+        if self._on_progress is None:
+            self._on_progress = self._bar.enter_context(progress("reading the prompt", self._output))
+        self._on_progress(done, total)
 
     def take(self, prompt: int, index: int, text: str, ids: Sequence[int]) -> None:
         """Shows a piece; the engine calls it for every token."""
-        if text:
+        self._bar.close()
+        if text and self._is_shown:
             self._n_shown += len(text)
             self._output.text(text)
 

@@ -3,6 +3,7 @@
 import sys
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -167,18 +168,17 @@ def _turn(state: ChatState, text: str, params: "SamplingParams", *, may_shorten:
 
 def _answer(state: ChatState, asked: "str | list[Message]", params: "SamplingParams", *, may_shorten: bool) -> None:
     output, session = state.output, state.session
-    streamed = answer.Streamed(output)
-    on_token = None if output.as_json else streamed.take
+    streamed = answer.Streamed(output, is_shown=not output.as_json)
     echo = answer.without_echo() if state.is_terminal else nullcontext()
-    with echo, answer.stopped_by_ctrl_c() as is_cancelled:
+    with echo, answer.stopped_by_ctrl_c() as is_cancelled, streamed:
+        ask = partial(session.ask, on_token=streamed.take, on_prefill=streamed.read, is_cancelled=is_cancelled)
         try:
-            result = session.ask(asked, params, on_token=on_token, is_cancelled=is_cancelled)
+            result = ask(asked, params)
         except ContextOverflowError:
             if not may_shorten:
                 raise
             # The default length does not fit: let the answer fill what the context leaves, if it leaves anything.
-            unlimited = replace(params, max_tokens=None)
-            result = session.ask(asked, unlimited, on_token=on_token, is_cancelled=is_cancelled)
+            result = ask(asked, replace(params, max_tokens=None))
     state.last, state.n_turns = result, state.n_turns + 1
     memory = answer.Memory(
         cache_bytes=session.n_cache_bytes, peak_bytes=answer.peak_memory_bytes(state.llm.model.device)

@@ -1,7 +1,7 @@
 """`circius generate`: one prompt, one answer."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,7 +14,7 @@ from circius.cli.texts import read_prompt
 
 if TYPE_CHECKING:
     from circius import LLM, RequestOutput, SamplingParams
-    from circius.engine.generate import IsCancelled, OnToken
+    from circius.engine.generate import IsCancelled
 
 NAME = "generate"
 DEFAULT_MAX_TOKENS = 256
@@ -162,16 +162,15 @@ def _generate(
 ) -> None:
     """Runs the request and shows its result; exits with 130 if Ctrl-C stopped it."""
     is_streamed = not output.as_json and params.n == 1
-    streamed = answer.Streamed(output)
-    with answer.stopped_by_ctrl_c() as is_cancelled:
-        on_token = streamed.take if is_streamed else None
+    streamed = answer.Streamed(output, is_shown=is_streamed)
+    with answer.stopped_by_ctrl_c() as is_cancelled, streamed:
         try:
-            result = _run(llm, asked, params, on_token, is_cancelled)
+            result = _run(llm, asked, params, streamed, is_cancelled)
         except ContextOverflowError:
             if not may_shorten:
                 raise
             # The default length does not fit: let the answer fill what the context leaves, if it leaves anything.
-            result = _run(llm, asked, replace(params, max_tokens=None), on_token, is_cancelled)
+            result = _run(llm, asked, replace(params, max_tokens=None), streamed, is_cancelled)
     memory = answer.Memory(
         cache_bytes=answer.held_cache_bytes(llm.model, result),
         peak_bytes=answer.peak_memory_bytes(llm.model.device),
@@ -192,12 +191,11 @@ def _run(
     llm: "LLM",
     asked: str | list[dict[str, str]],
     params: "SamplingParams",
-    on_token: "OnToken | None",
+    streamed: answer.Streamed,
     is_cancelled: "IsCancelled",
 ) -> "RequestOutput":
-    if isinstance(asked, str):
-        return llm.generate(asked, params, on_token=on_token, is_cancelled=is_cancelled)[0]
-    return llm.chat(asked, params, on_token=on_token, is_cancelled=is_cancelled)[0]
+    watched: dict[str, Any] = {"on_token": streamed.take, "on_prefill": streamed.read, "is_cancelled": is_cancelled}
+    return (llm.generate(asked, params, **watched) if isinstance(asked, str) else llm.chat(asked, params, **watched))[0]
 
 
 def _show_all(result: "RequestOutput", output: Output) -> None:

@@ -10,7 +10,7 @@ from circius.base.errors import CirciusError
 from circius.engine.answer import Answer
 from circius.engine.logprobs import NameToken, describe
 from circius.engine.outputs import Logprobs
-from circius.engine.prefill import forward_chunks, prefill
+from circius.engine.prefill import OnPrefill, forward_chunks, prefill, unheard
 from circius.engine.request import Request
 from circius.engine.sampling import BAD_ROW, Sampler, SamplerRow
 from circius.model import RollingCache, Transformer
@@ -35,11 +35,13 @@ class Batch:
         deliver: Deliver = lambda answer, text, token: True,
         name_token: NameToken | None = None,
         is_cancelled: Callable[[], bool] = lambda: False,
+        on_prefill: OnPrefill = unheard,
     ) -> None:
         assert cache.n_rows == len(answers)
         self._model, self._cache, self._answers = model, cache, answers
         self._chunk_size = chunk_size
         self._deliver, self._name_token, self._is_cancelled = deliver, name_token, is_cancelled
+        self._on_prefill = on_prefill
         self._prompt_logprobs: dict[int, list[Logprobs | None]] = {}
         self._started_at = time.perf_counter()
         self.first_token_at: float | None = None
@@ -96,7 +98,12 @@ class Batch:
             else:
                 last[row] = self._prefill_described(row)
         last |= prefill(
-            self._model, self._cache, texts, chunk_size=self._chunk_size, keep_going=lambda: not self._is_cancelled()
+            self._model,
+            self._cache,
+            texts,
+            chunk_size=self._chunk_size,
+            keep_going=lambda: not self._is_cancelled(),
+            on_prefill=self._on_prefill,
         )
         if len(last) < len(leaders):
             return None

@@ -10,7 +10,7 @@ from circius.engine.answer import Answer
 from circius.engine.batch import Batch
 from circius.engine.logprobs import NameToken
 from circius.engine.outputs import RequestOutput, Timings
-from circius.engine.prefill import check_chunk_size
+from circius.engine.prefill import OnPrefill, check_chunk_size, unheard
 from circius.engine.request import Request
 from circius.model import RollingCache, Transformer
 from circius.text import StreamDecoder, Tokenizer
@@ -46,6 +46,7 @@ def generate(
     limits: BatchLimits | None = None,
     on_token: OnToken | None = None,
     is_cancelled: IsCancelled = lambda: False,
+    on_prefill: OnPrefill = unheard,
 ) -> list[RequestOutput]:
     """The answers to each request, in the order of the requests.
 
@@ -77,6 +78,7 @@ def generate(
             deliver=deliver,
             name_token=name_token,
             is_cancelled=is_cancelled,
+            on_prefill=on_prefill,
         )
         is_running = batch.run()
         for index in dict.fromkeys(index_of[answer] for answer in answers):

@@ -13,6 +13,7 @@ from circius.engine.devices import pick_device, pick_dtype, set_threads
 from circius.engine.generate import BatchLimits, IsCancelled, OnToken, generate
 from circius.engine.outputs import RequestOutput
 from circius.engine.params import SamplingParams
+from circius.engine.prefill import OnPrefill, unheard
 from circius.engine.prompts import Conversation, Prompt, as_conversations, as_params, as_prompts, encode_prompt
 from circius.engine.reading import TextCounter, read_pieces, stream_ids
 from circius.engine.request import Limits, Request, make_request
@@ -159,6 +160,7 @@ class LLM:
         *,
         on_token: OnToken | None = None,
         is_cancelled: IsCancelled = never,
+        on_prefill: OnPrefill = unheard,
     ) -> list[RequestOutput]:
         """The answers to plain prompts, in their order.
 
@@ -177,7 +179,7 @@ class LLM:
             )
             for prompt, own in zip(given, params, strict=True)
         ]
-        return self._run(requests, on_token, is_cancelled)
+        return self._run(requests, on_token, is_cancelled, on_prefill)
 
     def chat(
         self,
@@ -187,6 +189,7 @@ class LLM:
         continue_final: bool = False,
         on_token: OnToken | None = None,
         is_cancelled: IsCancelled = never,
+        on_prefill: OnPrefill = unheard,
     ) -> list[RequestOutput]:
         """The answers to conversations, rendered by the chat template.
 
@@ -202,7 +205,7 @@ class LLM:
             self.chat_request(conversation, own, continue_final=continue_final)
             for conversation, own in zip(given, params, strict=True)
         ]
-        return self._run(requests, on_token, is_cancelled)
+        return self._run(requests, on_token, is_cancelled, on_prefill)
 
     def chat_request(
         self, messages: Sequence[Message], params: SamplingParams, *, continue_final: bool = False
@@ -266,7 +269,11 @@ class LLM:
         return replace(score, n_bytes=counter.n_bytes)
 
     def _run(
-        self, requests: Sequence[Request], on_token: OnToken | None, is_cancelled: IsCancelled
+        self,
+        requests: Sequence[Request],
+        on_token: OnToken | None,
+        is_cancelled: IsCancelled,
+        on_prefill: OnPrefill,
     ) -> list[RequestOutput]:
         return generate(
             self.model,
@@ -275,6 +282,7 @@ class LLM:
             limits=self.limits,
             on_token=on_token,
             is_cancelled=is_cancelled,
+            on_prefill=on_prefill,
         )
 
     def _limits(self, *, is_chat: bool) -> Limits:

@@ -10,6 +10,13 @@ from circius.model import RollingCache, Transformer
 
 KeepGoing = Callable[[], bool]
 
+OnPrefill = Callable[[int, int], None]
+"""Called before the first chunk of the prompts and after each, with the tokens read so far and in all."""
+
+
+def unheard(done: int, total: int) -> None:
+    """For those who do not watch."""
+
 
 def plan_chunks(lengths: Sequence[int], chunk_size: int) -> Iterator[list[tuple[int, int, int]]]:
     """Cuts texts of these lengths into chunks of `chunk_size` tokens in all, as (text, begin, end) pieces.
@@ -42,6 +49,7 @@ def prefill(
     *,
     chunk_size: int,
     keep_going: KeepGoing = lambda: True,
+    on_prefill: OnPrefill = unheard,
 ) -> dict[int, Tensor]:
     """Forwards the new token ids of each cache row in `texts`; the logits (V,) of each row's last token.
 
@@ -50,6 +58,8 @@ def prefill(
     """
     rows = sorted(texts)
     last: dict[int, Tensor] = {}
+    n_done, n_total = 0, sum(map(len, texts.values()))
+    on_prefill(n_done, n_total)
     for pieces in plan_chunks([len(texts[row]) for row in rows], chunk_size):
         if not keep_going():
             break
@@ -63,6 +73,8 @@ def prefill(
             logits="last" if ends else "none",
         )
         last |= {row: logits[place] for place, row in ends.items()}
+        n_done += len(tokens)
+        on_prefill(n_done, n_total)
     return last
 
 

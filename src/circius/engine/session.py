@@ -9,6 +9,7 @@ from circius.engine.generate import IsCancelled, OnToken, new_answer, request_ou
 from circius.engine.llm import LLM, never
 from circius.engine.outputs import RequestOutput
 from circius.engine.params import SamplingParams
+from circius.engine.prefill import OnPrefill, unheard
 from circius.engine.prompts import Conversation, as_conversations
 from circius.engine.request import Request
 from circius.model import RollingCache
@@ -51,6 +52,7 @@ class ChatSession:
         *,
         on_token: OnToken | None = None,
         is_cancelled: IsCancelled = never,
+        on_prefill: OnPrefill = unheard,
     ) -> RequestOutput:
         """The next answer, which becomes part of the conversation with the question.
 
@@ -68,13 +70,15 @@ class ChatSession:
             messages = as_conversations(content)[0]
         request = self._llm.chat_request(messages, params or SamplingParams())
         _check_single(request)
-        output = self._answer(request, on_token, is_cancelled)
+        output = self._answer(request, on_token, is_cancelled, on_prefill)
         said = output.outputs[0]
         if said.text or said.finish_reason != "abort":
             self.messages = [*messages, Message("assistant", said.text)]
         return output
 
-    def _answer(self, request: Request, on_token: OnToken | None, is_cancelled: IsCancelled) -> RequestOutput:
+    def _answer(
+        self, request: Request, on_token: OnToken | None, is_cancelled: IsCancelled, on_prefill: OnPrefill
+    ) -> RequestOutput:
         called_at = time.perf_counter()
         cache = self._rewound_cache(request)
         n_cached = cache.lengths[0]
@@ -87,6 +91,7 @@ class ChatSession:
             deliver=lambda _, text, token: on_token is None or on_token(0, 0, text, [token]) is not False,
             name_token=token_namer(self._llm.tokenizer),
             is_cancelled=is_cancelled,
+            on_prefill=on_prefill,
         )
         try:
             batch.run()

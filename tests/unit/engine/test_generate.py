@@ -351,3 +351,15 @@ def test_on_a_gpu_every_way_of_sampling_gives_the_same_tokens(llm: LLM) -> None:
         for device in ("cpu", "cuda")
     )
     assert [[o.token_ids for o in out.outputs] for out in here] == [[o.token_ids for o in out.outputs] for out in there]
+
+
+def test_reading_the_prompts_is_told_chunk_by_chunk(tmp_path: Path) -> None:
+    small_chunks = byte_llm(tmp_path, chunk_size=8)
+    told: list[tuple[int, int]] = []
+    params = SamplingParams.greedy(max_tokens=2)
+    small_chunks.generate([PROMPT, PROMPT * 2], params, on_prefill=lambda done, total: told.append((done, total)))
+    assert told == [(0, 21), (8, 21), (16, 21), (21, 21)]
+    told.clear()
+    small_chunks.chat([{"role": "user", "content": "hi"}], params, on_prefill=lambda *now: told.append(now))
+    assert told[0][0] == 0
+    assert told[-1][0] == told[-1][1] == len("[INST] hi [/INST]") + 1
