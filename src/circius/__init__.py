@@ -1,7 +1,6 @@
 """circius: the whole Mistral 7B system, exact, on the CPU and the GPU you have."""
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -47,6 +46,8 @@ def __getattr__(name: str) -> object:
         "Transformer": "circius.model",
     }
     if name == "__version__":
+        from importlib.metadata import version  # brings the e-mail parser with it
+
         return version("circius")
     if name not in homes:
         raise AttributeError(f"module 'circius' has no attribute {name!r}")

@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from circius.engine.device_sampler import cut_min_p, cut_top_k, cut_top_p
+from circius.engine.host_sampler import HostSampler
 from circius.engine.params import SamplingParams
-from circius.engine.sampling import Sampler, SamplerRow, cut_min_p, cut_top_k, cut_top_p
+from circius.engine.sampling import SamplerRow
 
 transformers = pytest.importorskip("transformers")
 
@@ -64,12 +66,12 @@ def test_temperature_top_k_and_top_p_in_a_row(seed: int) -> None:
 def test_repetition_penalty_over_prompt_and_answer(seed: int, penalty: float) -> None:
     rows = [[1, 2, 3], [7], [9, 9]]
     params = SamplingParams.greedy(repetition_penalty=penalty)
-    sampler = Sampler([SamplerRow(params, row) for row in rows], vocab_size=300, device="cpu")
+    sampler = HostSampler([SamplerRow(params, row) for row in rows], vocab_size=300)
     processor = transformers.RepetitionPenaltyLogitsProcessor(penalty)
     for step in range(8):
         logits = _logits(100 * seed + step)
         theirs = [processor(torch.tensor([row]), logits[place : place + 1]) for place, row in enumerate(rows)]
         expected = torch.cat(theirs).argmax(-1).tolist()
-        assert sampler(logits).tolist() == expected
+        assert sampler(logits, [[]] * 3) == [[token] for token in expected]
         for row, token in zip(rows, expected, strict=True):
             row.append(token)

@@ -14,7 +14,7 @@ from circius.cli.progress import OnProgress, progress
 if TYPE_CHECKING:
     import torch
 
-    from circius.engine.outputs import CompletionOutput, Logprobs, RequestOutput
+    from circius.engine.outputs import CompletionOutput, Logprobs, RequestOutput, Timings
     from circius.model import Transformer
 
 
@@ -111,6 +111,7 @@ def statistics(result: "RequestOutput", memory: Memory) -> str:
         f"prompt {timings.prompt_tokens}"
         + (f" ({timings.cached_tokens} cached)" if timings.cached_tokens else "")
         + (f" at {timings.prefill_tokens_per_s:.0f} tok/s" if timings.prefill_tokens_per_s else ""),
+        _share(timings),
         "" if timings.time_to_first_token_s is None else f"first token {timings.time_to_first_token_s:.2f} s",
         f"cache {size(memory.cache_bytes)}",
         "" if memory.peak_bytes is None else f"memory {size(memory.peak_bytes)}",
@@ -162,12 +163,16 @@ def peak_memory_bytes(device: "torch.device") -> int | None:
         import torch
 
         return torch.cuda.max_memory_allocated(device)
-    try:
-        import resource
-    except ModuleNotFoundError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    from circius.engine import machine
+
+    return machine.peak_memory_bytes()
+
+
+def _share(timings: "Timings") -> str:
+    if not timings.drafted_tokens:
+        return ""
+    share = timings.accepted_tokens / timings.drafted_tokens
+    return f"{share:.0%} of {timings.drafted_tokens} drafted tokens accepted"
 
 
 def _unusual_end(result: "RequestOutput") -> str:

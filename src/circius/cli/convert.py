@@ -50,7 +50,7 @@ def command(
     checkpoint = open_checkpoint(path, **replaced)
     for sentence in checkpoint.notes:
         output.note(sentence)
-    arguments = _tokenizer(checkpoint, to, output)
+    arguments = tokenizer_of(checkpoint, to, output)
     with progress(f"converting {path.name}", output, unit="bytes") as on_progress:
         written = convert(
             checkpoint,
@@ -91,7 +91,8 @@ def report(written: "WrittenCheckpoint", output: Output) -> None:
     output.dim(f"{written.n_tensors} tensors · {size(written.n_bytes)} · {written.stored_as} · {written.layout}")
 
 
-def _tokenizer(checkpoint: "Checkpoint", to: options.Layout, output: Output) -> dict[str, Any]:
+def tokenizer_of(checkpoint: "Checkpoint", to: options.Layout, output: Output) -> dict[str, Any]:
+    """The writer's arguments that put the source's tokenizer beside the new weights; without one, says so."""
     from circius.engine.llm import has_tokenizer
 
     if not has_tokenizer(checkpoint.path):

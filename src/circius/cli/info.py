@@ -1,6 +1,5 @@
 """`circius info`: what a model is, from its headers alone."""
 
-from collections import Counter
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +11,6 @@ from circius.cli.output import Output, size
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from circius.weights import Checkpoint
 
 NAME = "info"
 
@@ -74,26 +71,12 @@ def _describe(model: str, replaced: dict[str, Any], output: Output) -> tuple[Mod
         "model": model,
         "path": str(path),
         "format": checkpoint.format,
-        "dtype": stored_as(checkpoint),
+        "dtype": checkpoint.stored_as,
         "weight_bytes": checkpoint.n_bytes,
+        "bits_per_weight": round(8 * checkpoint.n_bytes / checkpoint.config.n_parameters, 2),
         "tokenizer": tokenizer,
         "template": template,
     }
-
-
-def stored_as(checkpoint: "Checkpoint") -> str:
-    """The number format of most weights: the name of a torch dtype, or of a block format of GGUF."""
-    if not checkpoint.is_quantised:
-        return str(checkpoint.dtype).removeprefix("torch.")
-    from gguf import GGMLQuantizationType
-
-    from circius.weights.gguf import QuantisedTensor
-
-    sizes: Counter[int] = Counter()
-    for tensor in checkpoint.tensors.values():
-        if isinstance(tensor, QuantisedTensor):
-            sizes[tensor.kind] += tensor.n_bytes
-    return str(GGMLQuantizationType(sizes.most_common(1)[0][0]).name)
 
 
 def _describe_text(path: "Path", output: Output) -> tuple[str | None, str | None]:

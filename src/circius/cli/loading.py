@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from circius.base.errors import ModelNotFoundError
-from circius.cli.options import DType, Injection, Template, overrides
+from circius.cli.options import Activations, DType, Injection, Template, overrides
 from circius.cli.output import Output
 from circius.cli.progress import progress
 from circius.cli.pull import fetch
@@ -24,6 +24,8 @@ class ModelOptions:
     model: str
     dtype: DType = DType.AUTO
     device: str = "auto"
+    activations: Activations = Activations.INT8
+    speculate: int | None = None
     context: int | None = None
     window: str | None = None
     rope_theta: float | None = None
@@ -60,6 +62,8 @@ def open_llm(options: ModelOptions, output: Output) -> "LLM":
             path,
             dtype=options.dtype.value,
             device=options.device,
+            activations=options.activations.value,
+            speculate=options.speculate,
             context=options.context,
             threads=options.threads,
             chat_template=options.template.value,

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from circius.base.errors import PromptError
-from circius.cli import chat, convert, failure, generate, info, init, options, pull, score, tokenize
+from circius.cli import bench, chat, convert, failure, generate, info, init, options, pull, quantize, score, tokenize
 
 
 def unwrapped(docstring: str | None) -> str:
@@ -26,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (pull, info, generate, chat, score, convert, init, tokenize):
+for verb in (pull, info, generate, chat, score, bench, convert, quantize, init, tokenize):
     app.command(verb.NAME, help=unwrapped(verb.command.__doc__))(verb.command)
 
 

@@ -29,6 +29,13 @@ class DType(StrEnum):
     FLOAT16 = "float16"
 
 
+class Activations(StrEnum):
+    """How quantised weights take their inputs."""
+
+    INT8 = "int8"
+    FLOAT = "float"
+
+
 class StoredDType(StrEnum):
     """The number format that new weights are written in."""
 
@@ -174,12 +181,30 @@ DTypeOption = Annotated[
         "--dtype", help="Number format of weights and cache; auto suits file and device.", rich_help_panel=LOADING
     ),
 ]
+ActivationsOption = Annotated[
+    Activations,
+    typer.Option(
+        "--activations",
+        help="What quantised weights are multiplied with: int8 is fast, float accurate.",
+        rich_help_panel=LOADING,
+    ),
+]
 DeviceOption = Annotated[
     str,
     typer.Option(
         "--device",
         metavar="auto|cpu|cuda|cuda:N|mps",
         help="Where to run; auto takes a GPU if there is one.",
+        rich_help_panel=LOADING,
+    ),
+]
+Speculate = Annotated[
+    int | None,
+    typer.Option(
+        "--speculate",
+        metavar="N",
+        help="Guess up to N tokens ahead from what the text repeats; changes the speed only. 0: off.",
+        show_default="8 for quantised weights on the CPU, else 0",
         rich_help_panel=LOADING,
     ),
 ]

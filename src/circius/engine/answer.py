@@ -24,6 +24,8 @@ class Answer:
     def __init__(self, request: Request, index: int, make_decoder: Callable[[], Decoder] | None) -> None:
         self.request, self.index = request, index
         self.token_ids: list[int] = []
+        self.n_drafted = self.n_accepted = 0
+        """The tokens that were guessed ahead, and those of them that stand in the answer."""
         self.finish_reason: FinishReason | None = None
         self._stop_reason: int | str | None = None
         self._make_decoder = make_decoder
@@ -35,6 +37,11 @@ class Answer:
     @property
     def is_running(self) -> bool:
         return self.finish_reason is None
+
+    @property
+    def n_left(self) -> int:
+        """The most tokens that may still come."""
+        return self.request.max_tokens - len(self.token_ids)
 
     def append(self, token: int, logprobs: Logprobs | None = None) -> str:
         """Takes the next token and returns the text that may be shown now; ends the answer where it ends."""

@@ -1,20 +1,25 @@
-"""Some answers on the rows of one cache: pre-fill, then one token a row and step until each has ended."""
+"""Some answers on the rows of one cache: pre-fill, then a token or more a row and step until each has ended."""
 
 import time
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from circius.base.errors import CirciusError
 from circius.engine.answer import Answer
+from circius.engine.device_sampler import DeviceSampler
+from circius.engine.host_sampler import HostSampler
 from circius.engine.logprobs import NameToken, describe
 from circius.engine.outputs import Logprobs
 from circius.engine.prefill import OnPrefill, forward_chunks, prefill, unheard
 from circius.engine.request import Request
 from circius.engine.sampling import BAD_ROW, Sampler, SamplerRow
+from circius.engine.speculate import Speculator
 from circius.model import RollingCache, Transformer
 
+Drafts = Sequence[Sequence[int]]
 Deliver = Callable[[Answer, str, int], bool]
 """Called with an answer, the text that may be shown now and the new token's id; False ends that answer."""
 
@@ -32,14 +37,16 @@ class Batch:
         answers: Sequence[Answer],
         *,
         chunk_size: int,
+        speculate: int = 0,
         deliver: Deliver = lambda answer, text, token: True,
         name_token: NameToken | None = None,
         is_cancelled: Callable[[], bool] = lambda: False,
         on_prefill: OnPrefill = unheard,
     ) -> None:
+        """speculate: the most tokens to draft for a row and step; the rings must have that many extra slots."""
         assert cache.n_rows == len(answers)
         self._model, self._cache, self._answers = model, cache, answers
-        self._chunk_size = chunk_size
+        self._chunk_size, self._speculate = chunk_size, speculate
         self._deliver, self._name_token, self._is_cancelled = deliver, name_token, is_cancelled
         self._on_prefill = on_prefill
         self._prompt_logprobs: dict[int, list[Logprobs | None]] = {}
@@ -130,50 +137,90 @@ class Batch:
         return logits[-1]
 
     def _decode(self, logits: Tensor) -> None:
-        rows = [
-            SamplerRow(a.request.params, a.request.prompt_ids, a.request.end_ids, answer=a.index) for a in self._answers
-        ]
-        sampler = Sampler(rows, vocab_size=logits.shape[-1], device=logits.device)
-        active = list(range(len(rows)))
+        active = list(range(len(self._answers)))
+        drafts: list[list[int]] = [[] for _ in active]
+        sampler = self._sampler(logits)
+        speculator = Speculator([a.request.prompt_ids for a in self._answers], n_most=self._speculate)
+        taken = sampler(logits, drafts)
         while True:
-            tokens = sampler(logits)
-            ids = tokens.tolist()  # the one place where the host waits for the device
-            self._take(active, ids, self._describe(active, logits, tokens), logits)
+            self._hand_out(active, drafts, taken, logits)
             places = [place for place, row in enumerate(active) if self._answers[row].is_running]
             if not places or self._is_cancelled():
                 return
             if len(places) < len(active):
-                active = [active[place] for place in places]
-                tokens = tokens[torch.tensor(places, device=tokens.device)]
+                active, taken = [active[place] for place in places], [taken[place] for place in places]
                 sampler.keep(places)
-            logits = self._model(tokens, [1] * len(active), cache=self._cache, rows=active, logits="last")
+            started_at = time.perf_counter()
+            speculator.took(active, taken)
+            drafts = speculator.drafts(active, [self._answers[row].n_left - 1 for row in active])
+            lengths = [len(draft) + 1 for draft in drafts]
+            new = [token for own, draft in zip(taken, drafts, strict=True) for token in (own[-1], *draft)]
+            tokens = torch.tensor(new, device=self._model.device)
+            logits = self._model(tokens, lengths, cache=self._cache, rows=active, logits="all")
+            taken = sampler(logits, drafts)  # here the host waits for the device
+            speculator.timed(len(active), len(new), time.perf_counter() - started_at)
 
-    def _take(
-        self, active: Sequence[int], ids: Sequence[int], entries: Sequence[Logprobs | None], logits: Tensor
-    ) -> None:
+    def _sampler(self, logits: Tensor) -> Sampler:
+        rows = [
+            SamplerRow(a.request.params, a.request.prompt_ids, a.request.end_ids, answer=a.index) for a in self._answers
+        ]
+        if logits.device.type == "cpu":
+            return HostSampler(rows, vocab_size=logits.shape[-1])
+        return DeviceSampler(rows, vocab_size=logits.shape[-1], device=logits.device)
+
+    def _hand_out(self, active: Sequence[int], drafts: Drafts, taken: Sequence[Sequence[int]], logits: Tensor) -> None:
+        """Gives the tokens of a step to the answers, place after place, as so many steps without drafts would.
+
+        What was drafted and does not stand in an answer leaves the cache.
+        """
         now = time.perf_counter()
         self.first_token_at = self.first_token_at or now
-        for place, (row, token) in enumerate(zip(active, ids, strict=True)):
-            if token == BAD_ROW:
-                raise CirciusError(_why_bad(logits[place], self._answers[row]))
-        for row, token, entry in zip(active, ids, entries, strict=True):
+        begins = list(accumulate((len(draft) + 1 for draft in drafts), initial=0))
+        entries = self._describe(active, begins, taken, logits)
+        for depth in range(max(map(len, taken))):
+            running = [
+                (place, row)
+                for place, row in enumerate(active)
+                if depth < len(taken[place]) and self._answers[row].is_running
+            ]
+            for place, row in running:
+                if taken[place][depth] == BAD_ROW:
+                    raise CirciusError(_why_bad(logits[begins[place] + depth], self._answers[row]))
+            for place, row in running:
+                self._answers[row].n_accepted += depth < len(taken[place]) - 1
+                self._deliver_one(row, taken[place][depth], entries.get((place, depth)), now)
+        for row, draft in zip(active, drafts, strict=True):
             answer = self._answers[row]
-            text = answer.append(token, entry)
-            if not answer.is_running:
-                self._ended_at[row] = now
-            if not self._deliver(answer, text, token) and answer.is_running:
-                self._abort(row)
+            answer.n_drafted += len(draft)
+            n_known = len(answer.request.prompt_ids) + len(answer.token_ids) - 1
+            if n_known < self._cache.lengths[row]:
+                self._cache.truncate(row, n_known)
 
-    def _describe(self, active: Sequence[int], logits: Tensor, tokens: Tensor) -> list[Logprobs | None]:
-        """For each active row its entry of `logprobs`, None where none was asked for."""
-        wanted = [self._answers[row].request.params.logprobs for row in active]
-        places = [place for place, n_top in enumerate(wanted) if n_top is not None]
-        if not places:
-            return [None] * len(active)
-        at = torch.tensor(places, device=logits.device)
-        chosen = tokens[at].clamp(min=0)
-        described = iter(describe(logits[at], chosen, [wanted[place] or 0 for place in places], self._name_token))
-        return [None if n_top is None else next(described) for n_top in wanted]
+    def _deliver_one(self, row: int, token: int, entry: Logprobs | None, now: float) -> None:
+        answer = self._answers[row]
+        text = answer.append(token, entry)
+        if not answer.is_running:
+            self._ended_at[row] = now
+        if not self._deliver(answer, text, token) and answer.is_running:
+            self._abort(row)
+
+    def _describe(
+        self, active: Sequence[int], begins: Sequence[int], taken: Sequence[Sequence[int]], logits: Tensor
+    ) -> dict[tuple[int, int], Logprobs]:
+        """The entries of `logprobs` by place in the batch and depth in the step, where any are asked for."""
+        wanted = {place: self._answers[row].request.params.logprobs for place, row in enumerate(active)}
+        asked = [
+            (place, depth, token, n_top)
+            for place, n_top in wanted.items()
+            if n_top is not None
+            for depth, token in enumerate(taken[place])
+        ]
+        if not asked:
+            return {}
+        at = torch.tensor([begins[place] + depth for place, depth, _, _ in asked], device=logits.device)
+        tokens = torch.tensor([max(token, 0) for _, _, token, _ in asked], device=logits.device)
+        entries = describe(logits[at], tokens, [n_top for *_, n_top in asked], self._name_token)
+        return {(place, depth): entry for (place, depth, _, _), entry in zip(asked, entries, strict=True)}
 
     def _abort(self, row: int) -> None:
         self._ended_at[row] = time.perf_counter()

@@ -1,8 +1,15 @@
 """Where and in which number type a model runs, from what a caller wrote."""
 
+from typing import cast, get_args
+
 import torch
 
 from circius.base.errors import InvalidInputError, ParamsError
+from circius.kernels import native
+from circius.kernels.packed_linear import Activations
+from circius.model import Transformer
+from circius.model.layers import Linear
+from circius.model.packed_layers import PackedWeight
 
 _DTYPES = {
     "float32": torch.float32,
@@ -30,6 +37,18 @@ def pick_dtype(dtype: str | torch.dtype) -> torch.dtype | None:
     return found
 
 
+def pick_activations(activations: str) -> Activations:
+    """How packed weights take their inputs, from its name.
+
+    Raises:
+        InvalidInputError: neither "int8" nor "float".
+    """
+    for known in get_args(Activations):
+        if activations == known:
+            return cast(Activations, known)
+    raise InvalidInputError(f"activations must be int8 or float, got {activations!r}")
+
+
 def pick_device(device: str | torch.device) -> tuple[torch.device, str | None]:
     """The device, and a sentence about it if it was chosen here: "auto" takes CUDA, then MPS, then the CPU.
 
@@ -54,6 +73,20 @@ def pick_device(device: str | torch.device) -> tuple[torch.device, str | None]:
     if found.type == "mps" and not torch.backends.mps.is_available():
         raise InvalidInputError("device mps was asked for, but this machine has none: use --device cpu")
     return found, None
+
+
+def is_exact_in_batches(model: Transformer) -> bool:
+    """Whether a token's logits are the same to the last bit whatever it is computed together with.
+
+    The native kernels promise it for packed weights; in torch's products the order of additions depends on the shape.
+    """
+    layers = list(model.modules())
+    return (
+        model.device.type == "cpu"
+        and native.available()
+        and not any(isinstance(layer, Linear) for layer in layers)
+        and all(layer.activations == "int8" for layer in layers if isinstance(layer, PackedWeight))
+    )
 
 
 def set_threads(threads: int | None) -> None:

@@ -27,15 +27,18 @@ IsCancelled = Callable[[], bool]
 
 @dataclass(frozen=True, kw_only=True)
 class BatchLimits:
-    """How much runs at once: rows of one batch, and tokens of one pre-fill forward."""
+    """How much runs at once: rows of a batch, tokens of a pre-fill forward, drafted tokens of a row and step."""
 
     max_rows: int = 8
     chunk_size: int = 512
+    speculate: int = 0
 
     def __post_init__(self) -> None:
         if isinstance(self.max_rows, bool) or not isinstance(self.max_rows, int) or self.max_rows < 1:
             raise ParamsError(f"max_rows must be a whole number of rows, 1 or more, got {self.max_rows!r}")
         check_chunk_size(self.chunk_size)
+        if isinstance(self.speculate, bool) or not isinstance(self.speculate, int) or self.speculate < 0:
+            raise ParamsError(f"speculate must be a whole number of tokens, 0 for none, got {self.speculate!r}")
 
 
 def generate(
@@ -72,9 +75,10 @@ def generate(
             continue
         batch = Batch(
             model,
-            new_cache(model, answers),
+            new_cache(model, [answer.request.n_cache_tokens for answer in answers], limits),
             answers,
             chunk_size=limits.chunk_size,
+            speculate=limits.speculate,
             deliver=deliver,
             name_token=name_token,
             is_cancelled=is_cancelled,
@@ -98,10 +102,9 @@ def new_answer(request: Request, index: int, tokenizer: Tokenizer | None) -> Ans
     return Answer(request, index, partial(StreamDecoder, tokenizer, before, skip_special=skip_special))
 
 
-def new_cache(model: Transformer, answers: Sequence[Answer]) -> RollingCache:
-    """A cache with a row for each answer, as large as the answer can become."""
-    needs = [answer.request.n_cache_tokens for answer in answers]
-    return RollingCache(model.config, needs, dtype=model.dtype, device=model.device)
+def new_cache(model: Transformer, needs: Sequence[int], limits: BatchLimits) -> RollingCache:
+    """A cache with a row for each need, whose rings can take a rejected draft back."""
+    return RollingCache(model.config, needs, dtype=model.dtype, device=model.device, extra_slots=limits.speculate)
 
 
 def token_namer(tokenizer: Tokenizer | None) -> NameToken | None:
@@ -140,6 +143,8 @@ def request_output(
             completion_tokens=sum(len(output.token_ids) for output in outputs),
             cached_tokens=n_cached,
             n_samples=len(outputs),
+            drafted_tokens=sum(answer.n_drafted for answer in answers),
+            accepted_tokens=sum(answer.n_accepted for answer in answers),
         ),
     )
 

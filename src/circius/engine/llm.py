@@ -9,7 +9,7 @@ import torch
 
 from circius.base.config import ModelConfig, Window
 from circius.base.errors import InvalidInputError, PromptError, TemplateError
-from circius.engine.devices import pick_device, pick_dtype, set_threads
+from circius.engine.devices import is_exact_in_batches, pick_activations, pick_device, pick_dtype, set_threads
 from circius.engine.generate import BatchLimits, IsCancelled, OnToken, generate
 from circius.engine.outputs import RequestOutput
 from circius.engine.params import SamplingParams
@@ -18,6 +18,7 @@ from circius.engine.prompts import Conversation, Prompt, as_conversations, as_pa
 from circius.engine.reading import TextCounter, read_pieces, stream_ids
 from circius.engine.request import Limits, Request, make_request
 from circius.engine.score import OnScored, Score, score_stream, score_tokens
+from circius.engine.speculate import INEXACT_DRAFTS, MOST_DRAFTED
 from circius.model import Transformer
 from circius.text import ChatTemplate, Message, Tokenizer, check_vocab, load_chat_template, load_tokenizer
 from circius.text.load import is_spm_name
@@ -56,6 +57,7 @@ class LLM:
         *,
         dtype: str | torch.dtype = "auto",
         device: str | torch.device = "auto",
+        activations: str = "int8",
         context: int | None = None,
         window: Window | Keep = KEEP,
         rope_theta: float | None = None,
@@ -65,13 +67,16 @@ class LLM:
         injection: str = "escape",
         max_rows: int = 8,
         chunk_size: int = 512,
+        speculate: int | None = None,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> None:
         """Loads a model.
 
         model: a folder, a .gguf file, an alias, or a Hub id that was pulled before; nothing is downloaded here.
-        dtype: "auto" leaves it to the checkpoint and the device; or float32, bfloat16, float16.
+        dtype: "auto" leaves it to the checkpoint and the device; or float32, bfloat16, float16, which unpack quantised
+            weights.
         device: "auto" takes CUDA, then MPS, then the CPU.
+        activations: how quantised weights take their inputs: "int8" rounds them and is fast, "float" is accurate.
         context: instead of the length that the weights were trained for.
         window, rope_theta: instead of what the checkpoint says; `window=None` means no window.
         threads: torch's CPU threads, for the whole process.
@@ -79,14 +84,17 @@ class LLM:
         chat_template: "auto", Mistral's "v1", "v2" or "v3", or "model" for the template that came with the model.
         injection: what becomes of control tokens spelt out in a message: escape, strict (refuse) or allow.
         max_rows, chunk_size: answers computed at once, and tokens of one pre-fill forward.
+        speculate: the most tokens to guess ahead from what the text repeats, and to verify in one step; 0 for none.
+            The tokens stay the same; None takes 8 where that is so to the last bit of the logits, else none.
         on_progress: called with the bytes loaded so far and in all.
 
         Raises:
             CirciusError: a child of it that says which input is wrong, and what is allowed.
         """
-        limits = BatchLimits(max_rows=max_rows, chunk_size=chunk_size)
+        limits = BatchLimits(max_rows=max_rows, chunk_size=chunk_size, speculate=speculate or 0)
         wanted_dtype = pick_dtype(dtype)
         place, device_note = pick_device(device)
+        inputs = pick_activations(activations)
         _check_context(context)
         set_threads(threads)
         path = resolve(str(model))
@@ -99,7 +107,16 @@ class LLM:
             template, no_chat = _find_template(path, own_tokenizer, chat_template, injection)
         else:
             notes.append(f"{path} has no tokenizer: prompts must be token ids")
-        loaded = load_model(checkpoint, dtype=wanted_dtype, device=place, on_progress=on_progress, on_note=notes.append)
+        loaded = load_model(
+            checkpoint,
+            dtype=wanted_dtype,
+            device=place,
+            activations=inputs,
+            on_progress=on_progress,
+            on_note=notes.append,
+        )
+        if speculate is None and is_exact_in_batches(loaded):
+            limits = replace(limits, speculate=MOST_DRAFTED)
         self._assemble(loaded, own_tokenizer, template, context, limits)
         self._no_chat = no_chat or _NO_CHAT
         self.notes = (*notes, *self.notes)
@@ -114,6 +131,7 @@ class LLM:
         context: int | None = None,
         max_rows: int = 8,
         chunk_size: int = 512,
+        speculate: int = 0,
     ) -> Self:
         """An LLM of parts that are in memory already.
 
@@ -124,7 +142,7 @@ class LLM:
         if tokenizer is not None:
             check_vocab(tokenizer, model.config.vocab_size)
         self = cls.__new__(cls)
-        limits = BatchLimits(max_rows=max_rows, chunk_size=chunk_size)
+        limits = BatchLimits(max_rows=max_rows, chunk_size=chunk_size, speculate=speculate)
         self._assemble(model, tokenizer, chat_template, context, limits)
         return self
 
@@ -146,6 +164,8 @@ class LLM:
                 f"the context is {self.context} tokens as asked; the weights were trained for {trained}, "
                 "so answers past that may be poor"
             )
+        if limits.speculate and not is_exact_in_batches(model):
+            notes.append(INEXACT_DRAFTS)
         self.notes = tuple(notes)
 
     @property

@@ -51,7 +51,7 @@ class Timings:
     not the machine's. `prefill_s` ends, and `decode_s` begins, when the first new token is known.
     `time_to_first_token_s` counts from the call, waiting for earlier batches included; it is None if there was
     no token. `cached_tokens` of the prompt were in the cache already; `completion_tokens` is over all
-    `n_samples` answers.
+    `n_samples` answers. Of the `drafted_tokens`, which were guessed ahead, the `accepted_tokens` stand in the answers.
     """
 
     prefill_s: float
@@ -61,6 +61,8 @@ class Timings:
     completion_tokens: int
     cached_tokens: int = 0
     n_samples: int = 1
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
     @property
     def prefill_tokens_per_s(self) -> float:

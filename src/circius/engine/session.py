@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from circius.base.errors import ParamsError
 from circius.engine.batch import Batch
-from circius.engine.generate import IsCancelled, OnToken, new_answer, request_output, token_namer
+from circius.engine.generate import IsCancelled, OnToken, new_answer, new_cache, request_output, token_namer
 from circius.engine.llm import LLM, never
 from circius.engine.outputs import RequestOutput
 from circius.engine.params import SamplingParams
@@ -88,6 +88,7 @@ class ChatSession:
             cache,
             [answer],
             chunk_size=self._llm.limits.chunk_size,
+            speculate=self._llm.limits.speculate,
             deliver=lambda _, text, token: on_token is None or on_token(0, 0, text, [token]) is not False,
             name_token=token_namer(self._llm.tokenizer),
             is_cancelled=is_cancelled,
@@ -103,8 +104,7 @@ class ChatSession:
     def _rewound_cache(self, request: Request) -> RollingCache:
         """The cache with room for the request, holding as much of its prompt as it can, but the last token."""
         if self._cache is None:
-            model = self._llm.model
-            self._cache = RollingCache(model.config, [request.n_cache_tokens], dtype=model.dtype, device=model.device)
+            self._cache = new_cache(self._llm.model, [request.n_cache_tokens], self._llm.limits)
             return self._cache
         n_shared = min(_n_common(self._cached_ids, request.prompt_ids), len(request.prompt_ids) - 1)
         if not self._cache.can_truncate(0, n_shared):

@@ -8,7 +8,9 @@ from torch import Tensor
 
 from circius.base.config import ModelConfig, Window
 from circius.base.errors import CacheFullError, InvalidInputError
-from circius.model.ring import ChunkPiece, DecodePiece, Shelf
+from circius.kernels.ring_attention import NewTokens, RingAttention, Workspace, attends_natively
+from circius.model.ring import ChunkPiece, DecodePiece
+from circius.model.shelf import Shelf
 
 _ROUNDING = 64
 """Needs are rounded up to this many slots, so that rows of nearly the same need lie in one tensor and decode as one."""
@@ -19,19 +21,36 @@ class RollingCache:
 
     needs: the tokens that each row will hold in all. A row takes min(W, need) slots in a layer of window W, so a need
     of W or more means a text without end if every layer has a window; otherwise the need is a limit.
+    dtype: float32, float16 (where numbers past 65,504 become 65,504), bfloat16, or int8, with a float32 scale for each
+    token and head. It need not be the dtype of the model.
+    extra_slots: rings that may wrap get W + extra_slots slots, so that their last `extra_slots` tokens can always be
+    truncated.
     """
 
     def __init__(
-        self, config: ModelConfig, needs: Sequence[int], *, dtype: torch.dtype, device: torch.device | str
+        self,
+        config: ModelConfig,
+        needs: Sequence[int],
+        *,
+        dtype: torch.dtype,
+        device: torch.device | str,
+        extra_slots: int = 0,
     ) -> None:
         if not needs or min(needs) < 1:
             raise InvalidInputError(f"a cache needs at least one row of at least one token, got needs {list(needs)}")
+        if extra_slots < 0:
+            raise InvalidInputError(f"extra_slots must be 0 or more, got {extra_slots}")
         self._config = config
         self._dtype, self._device = dtype, torch.device(device)
+        self._extra_slots = extra_slots
+        self.workspace = Workspace()
         self._needs = list(needs)
         self.lengths = [0] * len(needs)
         """The tokens that each row has seen so far, those that have left the window included."""
         self._torn: set[int] = set()
+        self._furthest = [0] * len(needs)
+        """The most tokens that each row has held since it was empty: what they have overwritten does not come back when
+        some of them are truncated."""
         self._groups = {window: self._shelve(window, self._needs) for window in dict.fromkeys(config.windows)}
 
     @property
@@ -40,7 +59,7 @@ class RollingCache:
 
     @property
     def n_bytes(self) -> int:
-        """The bytes allocated for keys and values."""
+        """The bytes allocated for keys and values, and for their scales in a cache of codes."""
         return sum(shelf.n_bytes for group in self._groups.values() for shelf in group.shelves)
 
     def touch(self) -> None:
@@ -48,13 +67,27 @@ class RollingCache:
         assert not any(self.lengths), "touching would erase what the cache holds"
         for group in self._groups.values():
             for shelf in group.shelves:
-                for ring in (*shelf.keys, *shelf.values):
-                    ring.zero_()
+                shelf.touch()
+
+    def pretend(self, length: int) -> None:
+        """Makes every row of an empty cache hold noise, as if it had seen `length` tokens. For benchmarks: what comes
+        after a long text takes the same time, and nobody waits for the text to be read.
+
+        Raises:
+            CacheFullError: there is no room for so many.
+        """
+        assert not any(self.lengths), "pretending would erase what the cache holds"
+        for row in range(self.n_rows):
+            self._check_room(row, length)
+        for group in self._groups.values():
+            for shelf in group.shelves:
+                shelf.fill_with_noise()
+        self.lengths, self._furthest = [length] * self.n_rows, [length] * self.n_rows
 
     def _shelve(self, window: Window, needs: Sequence[int]) -> "_Group":
         config = self._config
         layers = [layer for layer, own in enumerate(config.windows) if own == window]
-        slots = [_n_slots(window, need) for need in needs]
+        slots = [_n_slots(window, need, self._extra_slots) for need in needs]
         shelves: list[Shelf] = []
         places: list[tuple[int, int]] = []
         for n_slots, run in groupby(slots):
@@ -83,12 +116,13 @@ class RollingCache:
         for row, length in zip(rows, lengths, strict=True):
             self._check_room(row, length)
         self._torn.update(rows)
-        return CachedStep(self, self._config.n_heads, list(rows), list(lengths))
+        return CachedStep(self, list(rows), list(lengths))
 
     def commit(self, step: "CachedStep") -> None:
         """Counts the step's tokens as held, after every layer has written them."""
         for row, length in zip(step.rows, step.lengths, strict=True):
             self.lengths[row] += length
+            self._furthest[row] = max(self._furthest[row], self.lengths[row])
         self._torn.difference_update(step.rows)
 
     def _check_room(self, row: int, n_new: int) -> None:
@@ -97,7 +131,7 @@ class RollingCache:
         total = self.lengths[row] + n_new
         for group in self._groups.values():
             n_slots = group.n_slots(row)
-            if total > n_slots and n_slots != group.window:
+            if total > n_slots and (group.window is None or n_slots < group.window):
                 raise CacheFullError(
                     f"cache row {row} holds {self.lengths[row]} tokens and has room for {n_slots} in all, "
                     f"{n_new} more do not fit: reserve room for {total} first"
@@ -111,7 +145,7 @@ class RollingCache:
             return True
         if row in self._torn:
             return False
-        overwritten = (self.lengths[row] - group.n_slots(row) for group in self._groups.values())
+        overwritten = (self._furthest[row] - group.n_slots(row) for group in self._groups.values())
         oldest = (0 if w is None else max(0, length - w + 1) for w in self._groups)
         return all(lost <= needed for lost, needed in zip(overwritten, oldest, strict=True))
 
@@ -126,17 +160,16 @@ class RollingCache:
                 f"cache row {row} holds {self.lengths[row]} tokens and cannot go back to {length}: "
                 "what that token would see is overwritten; truncate to 0 and fill it again"
             )
-        for group in self._groups.values():
-            shelf, index = group.at(row)
-            shelf.forget_from(index, length)
-        self.lengths[row] = length
+        self.lengths[row] = length  # which position a slot holds follows from it
+        if length == 0:
+            self._furthest[row] = 0
         self._torn.discard(row)
 
     def reserve(self, row: int, need: int) -> None:
         """Makes room for `need` tokens in `row`, keeping what it holds; does nothing where there is room."""
         needs = [max(need, own) if index == row else own for index, own in enumerate(self._needs)]
         for window, old in self._groups.items():
-            if _n_slots(window, needs[row]) == old.n_slots(row):
+            if _n_slots(window, needs[row], self._extra_slots) == old.n_slots(row):
                 continue
             new = self._shelve(window, needs)
             for index in range(self.n_rows):
@@ -161,7 +194,7 @@ class RollingCache:
         for group in self._groups.values():
             shelf, index = group.at(target)
             shelf.copy_row(index, *group.at(source))
-        self.lengths[target] = self.lengths[source]
+        self.lengths[target], self._furthest[target] = self.lengths[source], self._furthest[source]
         self._torn.discard(target)
         if source in self._torn:
             self._torn.add(target)
@@ -184,22 +217,51 @@ class _Group:
 
 
 class CachedStep:
-    """A forward over some rows of a cache: chunks and single tokens mixed, each row in its own way."""
+    """A forward over some rows of a cache: chunks and single tokens mixed, each row in its own way.
 
-    def __init__(self, cache: RollingCache, n_heads: int, rows: list[int], lengths: list[int]) -> None:
+    How the layers of one window attend is worked out when the first of them asks.
+    """
+
+    def __init__(self, cache: RollingCache, rows: list[int], lengths: list[int]) -> None:
         self.rows, self.lengths = rows, lengths
-        starts = [cache.lengths[row] for row in rows]
-        spans = [torch.arange(s, s + n) for s, n in zip(starts, lengths, strict=True)]
+        self._cache, self._starts = cache, [cache.lengths[row] for row in rows]
+        spans = [torch.arange(start, start + n) for start, n in zip(self._starts, lengths, strict=True)]
         self.positions = torch.cat(spans).to(cache._device)
-        self._pieces: dict[int, tuple[int, list[ChunkPiece | DecodePiece]]] = {}
-        for group in cache._groups.values():
-            pieces = list(_pieces(group, n_heads, rows, lengths, starts))
-            self._pieces |= {layer: (index, pieces) for layer, index in group.layers.items()}
+        self._native: dict[Window, RingAttention] = {}
+        self._pieces: dict[Window, list[ChunkPiece | DecodePiece]] = {}
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        index, pieces = self._pieces[layer]
+        if attends_natively(query, key, value):
+            attention, index = self.ring_attention(layer, query.dtype)
+            return attention(index, query, key, value)
+        window = self._cache._config.windows[layer]
+        group = self._cache._groups[window]
+        index = group.layers[layer]
+        if window not in self._pieces:
+            self._pieces[window] = _pieces(group, query.shape[1], self.rows, self.lengths, self._starts)
+        pieces = self._pieces[window]
         mixed = [p.attend(index, query[p.tokens], key[p.tokens], value[p.tokens]) for p in pieces]
         return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
+
+    def ring_attention(self, layer: int, dtype: torch.dtype) -> tuple[RingAttention, int]:
+        """Of any dtype: what is read is the cache's."""
+        cache = self._cache
+        window = cache._config.windows[layer]
+        group = cache._groups[window]
+        if window not in self._native:
+            tokens = []
+            for row, start, n_tokens in zip(self.rows, self._starts, self.lengths, strict=True):
+                shelf, place = group.at(row)
+                tokens.append(NewTokens(shelf.rings, place, start, n_tokens))
+            self._native[window] = RingAttention(
+                tokens,
+                n_heads=cache._config.n_heads,
+                n_kv_heads=cache._config.n_kv_heads,
+                window=window,
+                cache_dtype=cache._dtype,
+                workspace=cache.workspace,
+            )
+        return self._native[window], group.layers[layer]
 
 
 def _pieces(
@@ -229,11 +291,11 @@ def _pieces(
     return pieces
 
 
-def _n_slots(window: Window, need: int) -> int:
+def _n_slots(window: Window, need: int, extra_slots: int) -> int:
     """The slots that a row of `need` tokens takes in a layer of this window.
 
-    >>> _n_slots(4096, 100), _n_slots(4096, 8192), _n_slots(None, 8192)
-    (128, 4096, 8192)
+    >>> _n_slots(4096, 100, 0), _n_slots(4096, 8192, 0), _n_slots(None, 8192, 0), _n_slots(4096, 8192, 8)
+    (128, 4096, 8192, 4104)
     """
     rounded = -(-need // _ROUNDING) * _ROUNDING
-    return rounded if window is None else min(window, rounded)
+    return rounded if window is None or rounded < window else window + extra_slots

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from circius.base.config import ModelConfig
 from circius.kernels.linear import linear
+from circius.kernels.rows import rms_norm, silu_times
+from circius.model.packed_layers import project
 from circius.model.rope import Rotation, rotate
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -39,9 +40,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = x.float()
-        scale = torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + self.eps)
-        return self.weight * (wide * scale).to(x.dtype)
+        return rms_norm(x, self.weight, self.eps)
 
 
 class Attention(nn.Module):
@@ -57,7 +56,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, rotation: Rotation, attend: Attend) -> Tensor:
         query, key, value = (
-            project(x).view(len(x), -1, self.head_dim) for project in (self.q_proj, self.k_proj, self.v_proj)
+            projected.view(len(x), -1, self.head_dim) for projected in project(x, self.q_proj, self.k_proj, self.v_proj)
         )
         mixed = attend(rotate(query, rotation), rotate(key, rotation), value)
         out: Tensor = self.o_proj(mixed.reshape(len(x), -1))
@@ -74,7 +73,8 @@ class FeedForward(nn.Module):
         self.down_proj = Linear(config.hidden_dim, config.dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        gate, up = project(x, self.gate_proj, self.up_proj)
+        out: Tensor = self.down_proj(silu_times(gate, up))
         return out
 
 

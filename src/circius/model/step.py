@@ -10,6 +10,7 @@ from torch import Tensor
 
 from circius.base.config import ModelConfig, Window
 from circius.kernels.attention import Stretch, attend, queries_per_block
+from circius.kernels.ring_attention import NewTokens, RingAttention, Workspace, attends_natively
 from circius.model.window import visible
 
 
@@ -21,6 +22,10 @@ class Step(Protocol):
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """The attention of layer `layer`: query (N, H, D), key and value (N, K, D), to (N, H, D)."""
+        ...
+
+    def ring_attention(self, layer: int, dtype: torch.dtype) -> tuple[RingAttention, int]:
+        """The same for native kernels, with queries of that dtype, and the layer's index among those of its rings."""
         ...
 
 
@@ -121,33 +126,55 @@ def heads_first(x: Tensor) -> Tensor:
 class FreshStep:
     """A forward without a cache: each row is a whole sequence from position 0.
 
-    Neighbouring rows of the same length are computed together.
+    Torch's operations compute neighbouring rows of the same length together.
     """
 
     def __init__(self, config: ModelConfig, lengths: Sequence[int], device: torch.device) -> None:
         self.positions = torch.cat([torch.arange(length, device=device) for length in lengths])
-        self._windows = config.windows
-        self._runs = [(length, len(list(run))) for length, run in groupby(lengths)]
-        nothing = torch.empty(0, dtype=torch.int64, device=device)
-        self._bands = {
-            (length, window): Band(
-                window,
-                n_heads=config.n_heads,
-                n_tokens=length,
-                start=0,
-                origin=0,
-                past_positions=nothing,
-            )
-            for length in set(lengths)
-            for window in set(config.windows)
-        }
+        self._config, self._device, self._lengths = config, device, list(lengths)
+        self._workspace = Workspace()
+        self._native: dict[Window, RingAttention] = {}
+        self._bands: dict[Window, list[Band]] = {}
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        if attends_natively(query, key, value):
+            attention, index = self.ring_attention(layer, query.dtype)
+            return attention(index, query, key, value)
+        window = self._config.windows[layer]
+        if window not in self._bands:
+            self._bands[window] = self._bands_of(window)
         mixed, begin = [], 0
-        for length, n_rows in self._runs:
+        for band, (length, n_rows) in zip(self._bands[window], _runs(self._lengths), strict=True):
             end = begin + length * n_rows
-            band = self._bands[length, self._windows[layer]]
             q, k, v = (x[begin:end].view(n_rows, length, *x.shape[1:]) for x in (query, key, value))
             mixed.append(band.attend(q, heads_first(k), heads_first(v)).flatten(0, 1))
             begin = end
         return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
+
+    def ring_attention(self, layer: int, dtype: torch.dtype) -> tuple[RingAttention, int]:
+        window = self._config.windows[layer]
+        if window not in self._native:
+            self._native[window] = RingAttention(
+                [NewTokens(None, row, 0, length) for row, length in enumerate(self._lengths)],
+                n_heads=self._config.n_heads,
+                n_kv_heads=self._config.n_kv_heads,
+                window=window,
+                cache_dtype=dtype,
+                workspace=self._workspace,
+            )
+        return self._native[window], layer
+
+    def _bands_of(self, window: Window) -> list[Band]:
+        """One for each run of rows of the same length; runs of one length share theirs."""
+        nothing = torch.empty(0, dtype=torch.int64, device=self._device)
+        n_heads = self._config.n_heads
+        bands = {
+            length: Band(window, n_heads=n_heads, n_tokens=length, start=0, origin=0, past_positions=nothing)
+            for length in set(self._lengths)
+        }
+        return [bands[length] for length, _ in _runs(self._lengths)]
+
+
+def _runs(lengths: Sequence[int]) -> list[tuple[int, int]]:
+    """Neighbours of the same length, as (length, how many)."""
+    return [(length, len(list(run))) for length, run in groupby(lengths)]

@@ -1,6 +1,6 @@
 """The whole model on one flat token axis: embeddings, blocks, norm, logits."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import accumulate
 from typing import Literal
@@ -11,8 +11,12 @@ from torch import Tensor, nn
 from circius.base.config import ModelConfig
 from circius.base.errors import InvalidInputError
 from circius.kernels.linear import linear
+from circius.kernels.packed import PackedMatrix
+from circius.kernels.packed_linear import Activations
 from circius.model.cache import RollingCache
 from circius.model.layers import Block, Linear, RMSNorm
+from circius.model.packed_blocks import PackedBlocks
+from circius.model.packed_layers import PackedEmbedding, PackedLinear, PackedWeight, multiply_packed
 from circius.model.rope import rotation_at
 from circius.model.step import FreshStep, Step
 
@@ -22,7 +26,7 @@ class Decoder(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.dim)
+        self.embed_tokens: nn.Embedding | PackedEmbedding = nn.Embedding(config.vocab_size, config.dim)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.norm = RMSNorm(config.dim, config.norm_eps)
 
@@ -31,7 +35,7 @@ class Transformer(nn.Module):
     """Mistral 7B, or any model of its shape (grouped-query attention, rotary positions, SwiGLU, RMSNorm).
 
     Parameters carry the names and the row order of a Hugging Face checkpoint. With `config.tied_output` there is no
-    `lm_head`: the embedding matrix makes the logits.
+    `lm_head`: the embedding matrix makes the logits. Any of the matrices may be packed (`place`).
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -39,7 +43,8 @@ class Transformer(nn.Module):
         self.config = config
         self.model = Decoder(config)
         if not config.tied_output:
-            self.lm_head = Linear(config.dim, config.vocab_size)
+            self.lm_head: Linear | PackedLinear = Linear(config.dim, config.vocab_size)
+        self._packed_blocks: PackedBlocks | None = None
 
     @property
     def device(self) -> torch.device:
@@ -47,7 +52,40 @@ class Transformer(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
+        """Of the hidden states; float32 in a packed model."""
         return self.model.embed_tokens.weight.dtype
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether any matrix is packed."""
+        return any(isinstance(module, PackedWeight) for module in self.modules())
+
+    def _blocks(self) -> list[Block]:
+        return [block for block in self.model.layers if isinstance(block, Block)]
+
+    def set_activations(self, activations: Activations) -> None:
+        """Says how packed matrices take their inputs: "int8" (the beginning) or "float"."""
+        for module in self.modules():
+            if isinstance(module, PackedWeight):
+                module.activations = activations
+
+    def place(self, weights: Mapping[str, Tensor | PackedMatrix]) -> None:
+        """Makes these the model's weights, by Hugging Face name, all of them; nothing is copied.
+
+        A packed matrix takes the place of the layer whose weight it is; all others must then be float32.
+        """
+        plain: dict[str, Tensor] = {}
+        for name, weight in weights.items():
+            if isinstance(weight, Tensor):
+                plain[name] = weight
+                continue
+            layer = name.removesuffix(".weight")
+            is_embedding = self.get_submodule(layer) is self.model.embed_tokens
+            packed = PackedEmbedding(weight) if is_embedding else PackedLinear(weight)
+            self.set_submodule(layer, packed)
+            plain |= {f"{name}.{part}": tensor for part, tensor in packed.weight.state_dict().items()}
+        self.load_state_dict(plain, assign=True)
+        self._packed_blocks = PackedBlocks.of(self._blocks()) if self.is_packed else None
 
     def forward(
         self,
@@ -94,10 +132,15 @@ class Transformer(nn.Module):
     def _run_blocks(self, tokens: Tensor, step: Step) -> Tensor:
         hidden: Tensor = self.model.embed_tokens(tokens.to(self.device))
         rotation = rotation_at(step.positions, head_dim=self.config.head_dim, theta=self.config.rope_theta)
+        if self._packed_blocks is not None and self._packed_blocks.takes(hidden):
+            return self._packed_blocks(hidden, rotation, step)
         for index, block in enumerate(self.model.layers):
             hidden = block(hidden, rotation, partial(step.attend, index))
         return hidden
 
     def _logits(self, hidden: Tensor) -> Tensor:
         weight = self.model.embed_tokens.weight if self.config.tied_output else self.lm_head.weight
-        return linear(self.model.norm(hidden), weight).float()
+        hidden = self.model.norm(hidden)
+        if isinstance(weight, PackedWeight):
+            return multiply_packed(hidden, weight)[0]
+        return linear(hidden, weight).float()

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -30,7 +31,8 @@ def convert(
     """Writes the weights of `source` in another layout, one tensor in memory at a time.
 
     The arguments are `write_checkpoint`'s. Tokenizer files are the caller's to add, through `extra` or `metadata`.
-    From one Hugging Face folder to another, the ids of the special tokens in config.json are kept.
+    From one Hugging Face folder to another, the ids of the special tokens in config.json are kept. Packed weights are
+    written as the numbers that they stand for, since no other software reads them packed.
 
     Raises:
         CirciusError: as `open_checkpoint` and `write_checkpoint`; InvalidInputError when one of source and target
@@ -38,11 +40,11 @@ def convert(
     """
     source_path = source.path if isinstance(source, Checkpoint) else Path(source).expanduser()
     target = Path(target).expanduser()
-    _check_apart(source_path, target)
+    check_apart(source_path, target)
     checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source_path)
     if to == "hf" and checkpoint.format == "hf":
-        metadata = {**_token_ids(checkpoint.path), **(metadata or {})}
-    return write_checkpoint(
+        metadata = {**token_ids(checkpoint.path), **(metadata or {})}
+    written = write_checkpoint(
         _CheckpointSource(checkpoint),
         target,
         to=to,
@@ -53,6 +55,10 @@ def convert(
         metadata=metadata,
         on_progress=on_progress,
     )
+    if not checkpoint.is_packed:
+        return written
+    note = f"packed weights ({checkpoint.stored_as}) have a place in no other layout: written as {written.stored_as}"
+    return replace(written, notes=(note, *written.notes))
 
 
 class _CheckpointSource:
@@ -68,7 +74,8 @@ class _CheckpointSource:
         return self._checkpoint.read(name)
 
 
-def _check_apart(source: Path, target: Path) -> None:
+def check_apart(source: Path, target: Path) -> None:
+    """Raises InvalidInputError if writing the target could reach into the source."""
     one, other = source.resolve(), target.resolve()
     if one == other:
         raise InvalidInputError(f"source and target are both {one}: choose another target")
@@ -77,6 +84,7 @@ def _check_apart(source: Path, target: Path) -> None:
         raise InvalidInputError(f"source {one} and target {other} lie inside one another: choose another target")
 
 
-def _token_ids(folder: Path) -> dict[str, object]:
+def token_ids(folder: Path) -> dict[str, object]:
+    """The ids of special tokens in the config.json of a Hugging Face folder."""
     described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return {key: described[key] for key in _TOKEN_IDS if described.get(key) is not None}

@@ -13,9 +13,9 @@ from circius.base.config import Window
 from circius.base.errors import CheckpointError
 from circius.base.gguf_header import Header, TensorEntry, read_gguf_header
 from circius.weights.gguf_config import read_gguf_config
-from circius.weights.names import EMBEDDING, OUTPUT, to_gguf
+from circius.weights.names import EMBEDDING, OUTPUT, interleaved_to_half, to_gguf
 from circius.weights.opened import Checkpoint, Keep, match_weights, refuse_unexpected, with_overrides
-from circius.weights.stored import RawTensor, StoredTensor, map_bytes
+from circius.weights.stored import Packed, RawTensor, StoredTensor, map_bytes
 
 _FLOATS = MappingProxyType({0: torch.float32, 1: torch.float16, 30: torch.bfloat16})  # by ggml's number
 _QUANTISED = MappingProxyType(
@@ -37,6 +37,21 @@ class QuantisedTensor:
     n_bytes: int
     dtype: torch.dtype = torch.float32
     is_quantised: bool = True
+
+    @property
+    def stored_as(self) -> str:
+        return _QUANTISED[self.kind]
+
+    def packed(self, n_heads: int | None = None) -> Packed | None:
+        """The matrix in the order of our kernels; a copy, for which the file's pages are mapped only meanwhile."""
+        from circius.weights.gguf_pack import pack_blocks
+
+        if len(self.shape) != 2:
+            return None
+        n_outputs, n_inputs = self.shape
+        rows = map_bytes(self.file, self.offset, self.n_bytes).view(n_outputs, -1)
+        order = None if n_heads is None else interleaved_to_half(torch.arange(n_outputs), n_heads)
+        return pack_blocks(rows, self.kind, n_inputs, order)
 
     def view(self) -> Tensor:
         """The values in float32; blocks cannot be used in place."""

@@ -10,18 +10,21 @@ from circius.base.config import Window
 from circius.base.errors import CheckpointError
 from circius.weights.fields import read_json_object
 from circius.weights.hf_config import read_hf_config
-from circius.weights.names import EMBEDDING, OUTPUT
+from circius.weights.names import EMBEDDING, OUTPUT, expected_shapes
 from circius.weights.opened import Checkpoint, Keep, match_weights, refuse_unexpected, with_overrides
+from circius.weights.packed import STEM, gather_packed
 from circius.weights.pickles import read_pickle_index
 from circius.weights.safetensors_header import read_safetensors_index
 from circius.weights.stored import StoredTensor
 
 CONFIG_FILE = "config.json"
-WEIGHT_FILES = (  # in the order of preference, which is transformers' own
+WEIGHT_FILES = (  # in the order of preference, which is transformers' own, and then ours
     "model.safetensors",
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
+    f"{STEM}.safetensors",
+    f"{STEM}.safetensors.index.json",
 )
 _FREQUENCIES = ".self_attn.rotary_emb.inv_freq"  # a table in old files that follows from rope_theta
 
@@ -51,6 +54,7 @@ def open_hf(folder: Path, *, window: Window | Keep, rope_theta: float | None) ->
     tensors: dict[str, StoredTensor] = {}
     for promised in _files(folder, present[0]):
         tensors |= _read_file(promised)
+    tensors = gather_packed(tensors, expected_shapes(config))
     matched = match_weights(tensors, config, path=folder, source=CONFIG_FILE)
     if config.tied_output and OUTPUT in tensors:
         _check_tied(tensors[EMBEDDING], tensors.pop(OUTPUT))

@@ -10,6 +10,7 @@ from typing import Any
 from circius.base.config import ModelConfig, Window
 from circius.base.errors import CheckpointError, ConfigError
 from circius.weights.fields import Fields, read_json_object
+from circius.weights.packed import METHOD, VERSION
 
 _MODEL_TYPES = ("mistral", "ministral", "llama")
 _ARCHITECTURES = tuple(f"{name}ForCausalLM" for name in ("Mistral", "Ministral", "Llama"))
@@ -65,8 +66,19 @@ def _refuse_other_models(fields: Fields) -> None:
     fields.refuse_unless("mlp_bias", (False,), "biases in the feed-forward")
     fields.refuse_unless("hidden_act", ("silu", "swish"), "another activation than silu")
     fields.refuse_unless("partial_rotary_factor", (1,), "a rotation of a part of each head")
-    fields.refuse_unless("quantization_config", (), "weights that were quantised outside of GGUF")
+    _refuse_other_quantisation(fields)
     fields.refuse_unless("num_local_experts", (0, 1), "a mixture of experts")
+
+
+def _refuse_other_quantisation(fields: Fields) -> None:
+    quantised = fields.values.get("quantization_config")
+    if not isinstance(quantised, dict) or quantised.get("quant_method") != METHOD:
+        fields.refuse_unless("quantization_config", (), "weights that other software quantised, GGUF aside")
+    elif quantised.get("version") != VERSION:
+        raise CheckpointError(
+            f"{fields.file}: the weights are packed in version {quantised.get('version')!r} of circius's format, this "
+            f"circius reads version {VERSION}: quantise the model anew"
+        )
 
 
 def _n_kv_heads(fields: Fields, n_heads: int, notes: list[str]) -> int:

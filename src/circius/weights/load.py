@@ -1,5 +1,6 @@
 """Weights from a checkpoint into a model: each read once, checked, and put in its place, mapped where it can be."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,15 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from circius.base.errors import CheckpointError, InvalidInputError
+from circius.kernels import native
+from circius.kernels.packed import PackedMatrix
+from circius.kernels.packed_linear import Activations
 from circius.model import Transformer
+from circius.weights.cast import short_name
 from circius.weights.checkpoint import open_checkpoint
 from circius.weights.memory import available_bytes
 from circius.weights.opened import Checkpoint
-from circius.weights.stored import FLOAT_DTYPES, StoredTensor
+from circius.weights.stored import FLOAT_DTYPES, Packed, StoredTensor
 
 Progress = Callable[[int, int], None]
 
@@ -23,6 +28,7 @@ def load_model(
     *,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
+    activations: Activations = "int8",
     check_finite: bool = True,
     on_progress: Progress | None = None,
     on_note: Callable[[str], None] | None = None,
@@ -32,8 +38,12 @@ def load_model(
     The model is built without memory, and each weight takes its place in turn. A weight that is stored as it is
     needed stays in the file's mapping, so a whole checkpoint is never in memory twice.
 
-    dtype: None takes `choose_dtype`'s choice.
+    dtype: None uses quantised weights packed where that is possible (`can_be_packed`), and else takes `choose_dtype`'s
+        choice; any other unpacks them.
+    activations: how packed weights take their inputs, rounded to 8 bits or as they are; nothing to a plain model.
     check_finite: whether to look at every value for NaN and infinity; without it, mapped weights are not even read.
+        The codes and scales of a packed checkpoint are never looked at: reading all of them would take longer than a
+        warm start, and whoever wrote them had checked the values.
     on_progress: called with the bytes read so far and in all.
     on_note: called with one sentence for each thing that was chosen here.
 
@@ -43,28 +53,46 @@ def load_model(
     """
     checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source)
     note = on_note or (lambda _: None)
-    if dtype is None:
-        dtype, reason = choose_dtype(checkpoint, device)
-        if reason:
-            note(reason)
-    elif dtype not in FLOAT_DTYPES:
-        allowed = ", ".join(map(str, FLOAT_DTYPES))
-        raise InvalidInputError(f"dtype must be one of {allowed}, got {dtype}")
-    _note_casts(checkpoint, dtype, note)
-    weights: dict[str, Tensor] = {}
+    packs = dtype is None and can_be_packed(checkpoint, device)
+    if packs:
+        dtype = torch.float32
+        note(_how_packed(checkpoint, activations))
+    else:
+        dtype = _plain_dtype(checkpoint, dtype, device, note)
+    weights: dict[str, Tensor | PackedMatrix] = {}
+    rounded: list[tuple[str, Packed]] = []
     done, total = 0, checkpoint.n_bytes
     for name in checkpoint.names():
         stored = checkpoint.tensors[name]
-        weights[name] = checkpoint.read(name, dtype=dtype, device=device)
-        if check_finite:
-            _check_finite(weights[name], stored)
+        packed = checkpoint.read_packed(name) if packs else None
+        if packed is None:
+            weights[name] = plain = checkpoint.read(name, dtype=dtype, device=device)
+            if check_finite:
+                _check_finite(plain, stored)
+        else:
+            weights[name] = packed.matrix
+            rounded += [(stored.stored_as, packed)] if packed.squared_error else []
         done += stored.n_bytes
         if on_progress:
             on_progress(done, total)
+    if rounded:
+        note(_what_was_rounded(rounded))
     with torch.device("meta"), _Uninitialised():
         model = Transformer(checkpoint.config).requires_grad_(False)
-    model.load_state_dict(weights, assign=True)
+    model.place(weights)
+    model.set_activations(activations)
     return model.eval()
+
+
+def can_be_packed(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> bool:
+    """Whether quantised weights are best used as they are: on a CPU, by our kernels.
+
+    A packed checkpoint is then in place, with or without the native library. A GGUF file needs it: on torch alone,
+    float32 numbers made once are faster than codes unpacked anew for every token.
+    """
+    if torch.device(device).type != "cpu" or not checkpoint.is_quantised:
+        return False
+    return checkpoint.is_packed or native.available()
 
 
 class _Uninitialised(TorchFunctionMode):
@@ -104,16 +132,53 @@ def choose_dtype(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> 
     return torch.bfloat16, f"quantised weights are rounded to bfloat16 to save memory ({sizes})"
 
 
+def _plain_dtype(
+    checkpoint: Checkpoint, dtype: torch.dtype | None, device: torch.device | str, note: Callable[[str], None]
+) -> torch.dtype:
+    """The dtype for a model of plain weights: the one asked for, or `choose_dtype`'s. Says what that means."""
+    if dtype is None:
+        dtype, reason = choose_dtype(checkpoint, device)
+        if reason:
+            note(reason)
+    elif dtype not in FLOAT_DTYPES:
+        allowed = ", ".join(map(str, FLOAT_DTYPES))
+        raise InvalidInputError(f"dtype must be one of {allowed}, got {dtype}")
+    elif checkpoint.is_packed:
+        note(f"the weights ({checkpoint.stored_as}) are unpacked to {short_name(dtype)}, as asked")
+    _note_casts(checkpoint, dtype, note)
+    return dtype
+
+
+def _how_packed(checkpoint: Checkpoint, activations: Activations) -> str:
+    kinds = ", ".join(sorted({tensor.stored_as for tensor in checkpoint.tensors.values() if tensor.is_quantised}))
+    is_rounded = activations == "int8" and native.available()
+    inputs = "rounded to 8 bits" if is_rounded else "in float32"
+    return f"quantised weights ({kinds}) are used as they are, activations {inputs}; {native.describe()}"
+
+
+def _what_was_rounded(rounded: Sequence[tuple[str, Packed]]) -> str:
+    """One sentence for all matrices that a packed one cannot hold exactly."""
+    errors = []
+    for kind in sorted({kind for kind, _ in rounded}):
+        own = [packed for name, packed in rounded if name == kind]
+        share = sum(packed.squared_error for packed in own) / sum(packed.squared_norm for packed in own)
+        errors.append(f"{math.sqrt(share):.2%} in {kind}")
+    return (
+        f"{len(rounded)} matrices do not fit the kernels' layout exactly and were rounded once more, by "
+        f"{', '.join(errors)} of their size (rms); dtype float32 keeps every value"
+    )
+
+
 def _note_casts(checkpoint: Checkpoint, dtype: torch.dtype, note: Callable[[str], None]) -> None:
-    """Says which plain weights lose digits; quantised ones are `choose_dtype`'s matter or the caller's wish."""
+    """Says which plain weights lose digits; quantised ones are told of elsewhere."""
     if checkpoint.is_quantised:
         return
     rounded = [tensor for tensor in checkpoint.tensors.values() if torch.promote_types(tensor.dtype, dtype) != dtype]
     if rounded:
-        found = ", ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in rounded}))
+        found = ", ".join(sorted({short_name(tensor.dtype) for tensor in rounded}))
         note(
             f"{len(rounded)} of {len(checkpoint.tensors)} weights are stored as {found} and rounded to "
-            f"{str(dtype).removeprefix('torch.')}"
+            f"{short_name(dtype)}"
         )
 
 

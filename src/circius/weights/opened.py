@@ -13,7 +13,8 @@ from torch import Tensor
 from circius.base.config import ModelConfig, Window
 from circius.base.errors import CheckpointError
 from circius.weights.names import expected_shapes, interleaved_to_half, rotary_heads
-from circius.weights.stored import StoredTensor, check_float
+from circius.weights.packed import PackedTensor
+from circius.weights.stored import Packed, StoredTensor, check_float
 
 Format = Literal["hf", "consolidated", "gguf"]
 
@@ -57,6 +58,11 @@ class Checkpoint:
         return any(tensor.is_quantised for tensor in self.tensors.values())
 
     @property
+    def is_packed(self) -> bool:
+        """Whether any weight is stored in the order of our kernels, to be used in place."""
+        return any(isinstance(tensor, PackedTensor) for tensor in self.tensors.values())
+
+    @property
     def dtype(self) -> torch.dtype:
         """The dtype in which most of it is stored; float32 for quantised weights, where dequantising is exact."""
         if self.is_quantised:
@@ -64,6 +70,14 @@ class Checkpoint:
         sizes: Counter[torch.dtype] = Counter()
         for tensor in self.tensors.values():
             sizes[tensor.dtype] += tensor.n_bytes
+        return sizes.most_common(1)[0][0]
+
+    @property
+    def stored_as(self) -> str:
+        """How people call the number format of most of it."""
+        sizes: Counter[str] = Counter()
+        for tensor in self.tensors.values():
+            sizes[tensor.stored_as] += tensor.n_bytes
         return sizes.most_common(1)[0][0]
 
     def names(self) -> tuple[str, ...]:
@@ -85,6 +99,14 @@ class Checkpoint:
                 return stored.view()
             return stored.copy(dtype, device)
         return interleaved_to_half(stored.copy(dtype), heads).to(device)
+
+    def read_packed(self, name: str) -> Packed | None:
+        """One weight as a packed matrix; None for a weight that is stored in floats, or that packing cannot hold.
+
+        That of a packed checkpoint stays in place in the mapped file. GGUF's blocks are put in another order.
+        """
+        heads = rotary_heads(name, self.config) if self.rows_interleaved else None
+        return self.tensors[name].packed(heads)
 
 
 def match_weights(

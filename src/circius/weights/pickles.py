@@ -47,11 +47,18 @@ class PickledTensor:
     def n_bytes(self) -> int:
         return self.values.numel() * self.values.itemsize
 
+    @property
+    def stored_as(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
+
     def view(self) -> Tensor:
         return self.values.contiguous()
 
     def copy(self, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> Tensor:
         return self.values.to(device=device, dtype=dtype or self.dtype, copy=True).contiguous()
+
+    def packed(self, n_heads: int | None = None) -> None:
+        """Floats are not packed."""
 
 
 def read_pickle_index(file: Path) -> dict[str, StoredTensor]:

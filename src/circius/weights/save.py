@@ -10,8 +10,10 @@ from torch import Tensor
 from circius.base.config import ModelConfig
 from circius.base.errors import InvalidInputError
 from circius.model import Transformer
+from circius.model.packed_layers import PackedWeight
 from circius.weights.cast import short_name
 from circius.weights.describe import consolidated_params, hf_config, write_json
+from circius.weights.packed import unpacked
 from circius.weights.plan import (
     Layout,
     PlannedTensor,
@@ -60,6 +62,8 @@ def save_model(
     on_progress: Progress | None = None,
 ) -> WrittenCheckpoint:
     """Writes a model in memory as a checkpoint; the arguments are `write_checkpoint`'s.
+
+    Packed weights are written as the float32 numbers that they stand for.
 
     Raises:
         CirciusError: as `write_checkpoint`.
@@ -141,7 +145,8 @@ def write_checkpoint(
 
 class _ModelSource:
     def __init__(self, model: Transformer) -> None:
-        self._weights = dict(model.named_parameters())
+        self._weights: dict[str, Tensor | PackedWeight] = dict(model.named_parameters())
+        self._weights |= {name: part for name, part in model.named_modules() if isinstance(part, PackedWeight)}
         self.config = model.config
         self.dtype = model.dtype
 
@@ -149,7 +154,8 @@ class _ModelSource:
         return self._weights[name].dtype
 
     def read(self, name: str) -> Tensor:
-        return self._weights[name].detach().cpu()
+        weight = self._weights[name]
+        return unpacked(weight.matrix, weight.dtype) if isinstance(weight, PackedWeight) else weight.detach().cpu()
 
 
 def _write_folder(

@@ -22,6 +22,8 @@ _WEIGHTS = tuple(
         r"pytorch_model-\d+-of-\d+\.bin|pytorch_model\.bin\.index\.json",
         r"pytorch_model\.bin",
         r"consolidated\.00\.pth",
+        r"packed-\d+-of-\d+\.safetensors|packed\.safetensors\.index\.json",
+        r"packed\.safetensors",
     )
 )
 

@@ -9,15 +9,27 @@ import math
 import mmap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from circius.base.errors import CheckpointError
+from circius.kernels.packed import PackedMatrix
 
 FLOAT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 """What a weight may be stored as, quantised ones aside."""
+
+
+class Packed(NamedTuple):
+    """A weight as a packed matrix, and what of its values was rounded on the way: zeros if nothing was.
+
+    squared_error, squared_norm: of the difference and of the values themselves, over the same of the values.
+    """
+
+    matrix: PackedMatrix
+    squared_error: float = 0.0
+    squared_norm: float = 0.0
 
 
 class StoredTensor(Protocol):
@@ -35,12 +47,22 @@ class StoredTensor(Protocol):
     def n_bytes(self) -> int: ...
     @property
     def is_quantised(self) -> bool: ...
+    @property
+    def stored_as(self) -> str:
+        """How people call the number format in the file."""
 
     def view(self) -> Tensor:
         """The tensor in place where the file allows it: mapped, not read."""
 
     def copy(self, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> Tensor:
         """The tensor in memory of its own."""
+
+    def packed(self, n_heads: int | None = None) -> Packed | None:
+        """The tensor as a packed matrix, in place where the file has it so; None if it is stored in floats.
+
+        None too where a packed matrix cannot hold the values. n_heads: of the heads whose rows go from interleaved to
+        rotate-half order; None leaves the rows as they are.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +80,10 @@ class RawTensor:
     def n_bytes(self) -> int:
         return math.prod(self.shape) * self.dtype.itemsize
 
+    @property
+    def stored_as(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
+
     def view(self) -> Tensor:
         bytes_ = map_bytes(self.file, self.offset, self.n_bytes)
         if self.offset % self.dtype.itemsize:  # kernels may assume that values lie on their own multiples
@@ -66,6 +92,9 @@ class RawTensor:
 
     def copy(self, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> Tensor:
         return self.view().to(device=device, dtype=dtype or self.dtype, copy=True)
+
+    def packed(self, n_heads: int | None = None) -> None:
+        """Floats are not packed."""
 
 
 def map_bytes(file: Path, offset: int, n_bytes: int) -> Tensor:

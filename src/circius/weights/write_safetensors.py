@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,16 +11,35 @@ from torch import Tensor
 from circius.weights.plan import PlannedTensor
 
 SHARD_BYTES = 5 * 10**9
-_DTYPE_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
-_ALIGNMENT = 8
+_DTYPE_NAMES = {
+    torch.float32: "F32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.uint8: "U8",
+    torch.int8: "I8",
+}
+_ALIGNMENT = 64  # of the first value; the format wants 8, and packed codes are read in place by registers of 64 bytes
+
+
+class _Sized(Protocol):
+    @property
+    def n_bytes(self) -> int: ...
+
+
+_Planned = TypeVar("_Planned", bound=_Sized)
 
 
 def shard(plan: Sequence[PlannedTensor], shard_bytes: int = SHARD_BYTES) -> list[list[PlannedTensor]]:
-    """The tensors of each file: in order, at most `shard_bytes` together, unless one alone is larger.
+    """The tensors of each file, as `split` cuts them.
 
     Inside a file the wider dtypes come first, so that every tensor starts at a multiple of its own value size.
     """
-    shards: list[list[PlannedTensor]] = [[]]
+    return [sorted(one, key=lambda planned: -planned.dtype.itemsize) for one in split(plan, shard_bytes)]
+
+
+def split(plan: Sequence[_Planned], shard_bytes: int = SHARD_BYTES) -> list[list[_Planned]]:
+    """What each file holds: in order, at most `shard_bytes` together, unless one alone is larger."""
+    shards: list[list[_Planned]] = [[]]
     room = shard_bytes
     for planned in plan:
         if shards[-1] and planned.n_bytes > room:
@@ -28,7 +47,7 @@ def shard(plan: Sequence[PlannedTensor], shard_bytes: int = SHARD_BYTES) -> list
             room = shard_bytes
         shards[-1].append(planned)
         room -= planned.n_bytes
-    return [sorted(one, key=lambda planned: -planned.dtype.itemsize) for one in shards]
+    return shards
 
 
 def write_sharded(folder: Path, shards: Sequence[Sequence[PlannedTensor]], tensors: Iterator[Tensor]) -> None:
@@ -36,24 +55,39 @@ def write_sharded(folder: Path, shards: Sequence[Sequence[PlannedTensor]], tenso
 
     tensors: the planned tensors in the order of the shards; each is dropped before the next is asked for.
     """
-    if len(shards) == 1:
-        write_safetensors(folder / "model.safetensors", shards[0], tensors)
-        return
-    files = [f"model-{number:05d}-of-{len(shards):05d}.safetensors" for number in range(1, len(shards) + 1)]
+    files = file_names(len(shards))
     for file, plan in zip(files, shards, strict=True):
         write_safetensors(folder / file, plan, tensors)
+    write_index(folder, files, shards)
+
+
+def file_names(n_shards: int, stem: str = "model") -> list[str]:
+    """The names of the files that a model is cut into.
+
+    >>> file_names(1), file_names(2)[0]
+    (['model.safetensors'], 'model-00001-of-00002.safetensors')
+    """
+    if n_shards == 1:
+        return [f"{stem}.safetensors"]
+    return [f"{stem}-{number:05d}-of-{n_shards:05d}.safetensors" for number in range(1, n_shards + 1)]
+
+
+def write_index(
+    folder: Path, files: Sequence[str], shards: Sequence[Sequence[PlannedTensor]], stem: str = "model"
+) -> None:
+    """Writes model.safetensors.index.json, which says what is in which file; nothing for a single file."""
+    if len(files) == 1:
+        return
     total_size = sum(planned.n_bytes for plan in shards for planned in plan)
     weight_map = {planned.name: file for file, plan in zip(files, shards, strict=True) for planned in plan}
     index = {"metadata": {"total_size": total_size}, "weight_map": dict(sorted(weight_map.items()))}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    (folder / f"{stem}.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 def write_safetensors(path: Path, plan: Sequence[PlannedTensor], tensors: Iterator[Tensor]) -> None:
     """Writes one file; takes exactly `len(plan)` tensors, in order."""
     with path.open("wb") as file:
-        header = _header(plan)
-        file.write(len(header).to_bytes(8, "little"))
-        file.write(header)
+        file.write(header_of(plan))
         for planned in plan:
             write_values(file, next(tensors), planned)
 
@@ -66,7 +100,8 @@ def write_values(file: BinaryIO, tensor: Tensor, planned: PlannedTensor) -> memo
     return values
 
 
-def _header(plan: Sequence[PlannedTensor]) -> bytes:
+def header_of(plan: Sequence[PlannedTensor]) -> bytes:
+    """All that stands before the first value; a multiple of 64 bytes."""
     entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for planned in plan:
@@ -77,4 +112,5 @@ def _header(plan: Sequence[PlannedTensor]) -> bytes:
         }
         offset += planned.n_bytes
     header = json.dumps(entries, separators=(",", ":")).encode()
-    return header + b" " * (-len(header) % _ALIGNMENT)
+    header += b" " * (-(8 + len(header)) % _ALIGNMENT)
+    return len(header).to_bytes(8, "little") + header

@@ -15,6 +15,7 @@ from circius.base.errors import CirciusError, ContextOverflowError, ParamsError,
 from circius.engine.llm import LLM
 from circius.engine.outputs import CompletionOutput
 from circius.engine.params import SamplingParams
+from circius.engine.speculate import Speculator
 from tests.unit.engine.tiny import answer_ids, byte_llm, tiny_model
 
 PROMPT = [5, 6, 7, 8, 9, 10, 11]
@@ -363,3 +364,49 @@ def test_reading_the_prompts_is_told_chunk_by_chunk(tmp_path: Path) -> None:
     small_chunks.chat([{"role": "user", "content": "hi"}], params, on_prefill=lambda *now: told.append(now))
     assert told[0][0] == 0
     assert told[-1][0] == told[-1][1] == len("[INST] hi [/INST]") + 1
+
+
+def _with_drafts(folder: Path, monkeypatch: pytest.MonkeyPatch, speculate: int) -> LLM:
+    """A model whose drafts do not depend on the clock: every step seems to take the same time."""
+    timed = Speculator.timed
+    monkeypatch.setattr(Speculator, "timed", lambda self, n_rows, n_tokens, _: timed(self, n_rows, n_tokens, 1.0))
+    return byte_llm(folder, speculate=speculate)
+
+
+def test_right_drafts_save_forwards_and_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    llm = _with_drafts(tmp_path, monkeypatch, 4)
+    with _forwards(llm.model) as seen:
+        out = llm.generate(PROMPT, SamplingParams.greedy(max_tokens=20, **_writing("a")))[0]
+    assert out.outputs[0].text == "a" * 20
+    # One token from the pre-fill, one from a plain step to be measured, then the guesses and one more a step.
+    assert [lengths for lengths, _ in seen] == [[7], [1], [3], [5], [5], [5]]
+    assert (out.timings.drafted_tokens, out.timings.accepted_tokens) == (14, 14)
+
+
+def test_wrong_drafts_are_counted_and_leave_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    llm = _with_drafts(tmp_path, monkeypatch, 4)
+    prompt = [*b"abcabcabcabcabc"]
+    out = llm.generate([prompt], SamplingParams(seed=1, max_tokens=30, **_writing("abc")))[0]
+    assert 0 <= out.timings.accepted_tokens < out.timings.drafted_tokens
+    expected = byte_llm(tmp_path).generate([prompt], SamplingParams(seed=1, max_tokens=30, **_writing("abc")))[0]
+    assert out.outputs == expected.outputs
+
+
+def test_what_is_drafted_behind_the_end_is_not_counted_as_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llm = _with_drafts(tmp_path, monkeypatch, 8)
+    out = llm.generate(PROMPT, SamplingParams.greedy(max_tokens=50, stop="aaa", **_writing("a")))[0]
+    assert (out.outputs[0].text, len(out.outputs[0].token_ids)) == ("", 3)
+    assert (out.timings.drafted_tokens, out.timings.accepted_tokens) == (2, 1)
+
+
+@pytest.mark.parametrize("speculate", [-1, 1.5, True, "8"])
+def test_speculate_is_a_number_of_tokens(speculate: Any) -> None:
+    with pytest.raises(ParamsError, match="speculate must be"):
+        LLM.of(tiny_model(), speculate=speculate)
+
+
+def test_speculation_with_weights_that_are_not_packed_comes_with_a_note() -> None:
+    assert LLM.of(tiny_model()).notes == ()
+    assert "last bits" in LLM.of(tiny_model(), speculate=4).notes[0]

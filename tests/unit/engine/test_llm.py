@@ -20,6 +20,7 @@ from circius.engine.llm import LLM
 from circius.engine.params import SamplingParams
 from circius.text import load_tokenizer, write_byte_tokenizer
 from circius.weights.save import save_model
+from tests.packed import packable_config, write_folder
 from tests.unit.engine.tiny import BYTE_VOCAB, byte_llm, tiny_model
 
 GREEDY = SamplingParams.greedy(max_tokens=4)
@@ -58,6 +59,20 @@ def test_options_replace_what_the_checkpoint_says_and_are_noted(folder: Path) ->
     assert "window_size is None as asked" in notes
     assert "context is 100 tokens as asked" in notes
     assert len(llm.chat([{"role": "user", "content": "Hi"}], GREEDY)[0].outputs[0].token_ids) == 4
+
+
+def test_a_packed_checkpoint_is_used_packed_and_the_activations_are_as_asked(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "m", packable_config())
+    rounded, exact = LLM(folder, device="cpu"), LLM(folder, device="cpu", activations="float")
+    assert rounded.model.is_packed
+    assert exact.model.is_packed
+    assert any("4 bits in groups of 32" in note and "activations in float32" in note for note in exact.notes)
+    unpacked = LLM(folder, device="cpu", dtype="float32")
+    assert not unpacked.model.is_packed
+    ids = [3, 4, 5]
+    own, theirs = (llm.generate(ids, GREEDY)[0].outputs[0].token_ids for llm in (exact, unpacked))
+    assert own == theirs
+    assert len(rounded.generate(ids, GREEDY)[0].outputs[0].token_ids) == 4
 
 
 def test_threads_are_set(folder: Path) -> None:
@@ -106,6 +121,7 @@ def test_a_template_asked_for_by_name_must_be_there(folder: Path) -> None:
         ({"dtype": torch.int64}, InvalidInputError, "dtype"),
         ({"device": "toaster"}, InvalidInputError, "device must be auto, cpu, cuda"),
         ({"device": "cuda:99"}, InvalidInputError, "CUDA devices"),
+        ({"activations": "int4"}, InvalidInputError, "activations must be int8 or float, got 'int4'"),
         ({"threads": 0}, ParamsError, "threads"),
         ({"context": 0}, InvalidInputError, "context"),
         ({"context": "8k"}, InvalidInputError, "context"),

@@ -17,9 +17,7 @@ def tiny_model(*, window: Window = None, vocab_size: int = 61, seed: int = 0, **
     return random_model(tiny_config(window=window, vocab_size=vocab_size, **shape), seed).requires_grad_(False)
 
 
-def byte_llm(
-    folder: Path, *, window: Window = None, seed: int = 0, context: int = 400, max_rows: int = 8, chunk_size: int = 512
-) -> LLM:
+def byte_llm(folder: Path, *, window: Window = None, seed: int = 0, context: int = 400, **limits: int) -> LLM:
     """A model of bytes, with the template of Mistral's first instruct model."""
     write_byte_tokenizer(folder)
     tokenizer = load_tokenizer(folder)
@@ -28,8 +26,7 @@ def byte_llm(
         tokenizer=tokenizer,
         chat_template=load_chat_template(folder, tokenizer, name="v1"),
         context=context,
-        max_rows=max_rows,
-        chunk_size=chunk_size,
+        **limits,
     )
 
 

@@ -9,6 +9,7 @@ import torch
 
 from circius.base.config import ModelConfig
 from circius.base.errors import CheckpointError, InvalidInputError
+from circius.kernels import native
 from circius.weights import load, load_model, open_checkpoint
 from circius.weights.memory import available_bytes
 from tests.models import random_model, random_tokens, tiny_config
@@ -76,7 +77,8 @@ def test_quantised_weights_are_exact_where_memory_allows_it(tmp_path: Path, monk
     for available, expected in ((2 * needed, torch.float32), (2 * needed - 1, torch.bfloat16)):
         monkeypatch.setattr(load, "available_bytes", lambda _, available=available: available)
         notes: list[str] = []
-        assert load_model(path, on_note=notes.append).dtype == expected
+        with native.disabled():
+            assert load_model(path, on_note=notes.append).dtype == expected
         assert len(notes) == 1
         assert str(expected).removeprefix("torch.") in notes[0]
 

@@ -1,0 +1,2 @@
+#define DENSE_KERNELS circius_dense_neon
+#include "dense_body.h"
