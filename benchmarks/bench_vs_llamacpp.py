@@ -29,6 +29,8 @@ from peer_figures import FIGURES, LLAMACPP, Figure, Setup
 from peer_models import Models
 from roofline import RESULTS, Attempt, append, limits, lines_of, undisturbed
 
+LOG_WIDTH = 160
+
 
 def take(figure: Figure, setup: Setup, *, rounds: int, tries: int, patience_s: float) -> dict[str, Any]:
     """The line of one figure, after all its rounds."""
@@ -107,9 +109,11 @@ def show(lines: Sequence[dict[str, Any]]) -> None:
             f"{'<=' if line['is_cost'] else '>='} {line['goal']:g}x", "yes" if line["reached"] else "NO",
             f"{line['load_before']:.1f}, {line['load_after']:.1f}", "yes" if line["disturbed"] else "no",
         )  # fmt: skip
-    Console().print(table)
+    console = Console()
+    console = console if console.is_terminal else Console(width=LOG_WIDTH)
+    console.print(table)
     if any(line["scaled_by"] != 1 for line in lines):
-        Console().print("* on few layers, without the output matrix, scaled to 32 layers")
+        console.print("* on few layers, without the output matrix, scaled to 32 layers")
 
 
 def main() -> None:

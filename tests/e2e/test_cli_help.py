@@ -37,7 +37,7 @@ def test_the_script_is_installed() -> None:
 
 def test_no_arguments_show_the_help() -> None:
     shown = succeed()
-    for verb in ("pull", "info", "generate", "chat", "score", "convert", "init", "tokenize"):
+    for verb in ("pull", "info", "generate", "chat", "score", "bench", "convert", "init", "tokenize"):
         assert verb in shown
 
 

@@ -28,6 +28,7 @@ TEXT = "The mistral is a strong, cold wind that blows from the north-west down t
 needs_native = pytest.mark.skipif(not native.available(), reason="needs the native library")
 
 
+@needs_native
 @pytest.mark.parametrize("kind", [Kind.Q4_0, Kind.Q4_1, Kind.Q5_0, Kind.Q8_0], ids=lambda kind: kind.name)
 def test_values_are_those_of_the_package_to_the_last_bit(tmp_path: Path, kind: Kind) -> None:
     file = write_gguf(tmp_path / "m.gguf", WIDE, random_state(WIDE), kinds=dict.fromkeys(MATRICES, kind))
@@ -51,6 +52,7 @@ def test_values_are_those_of_the_package_to_the_last_bit(tmp_path: Path, kind: K
     assert n_packed == len(MATRICES)
 
 
+@needs_native
 @pytest.mark.parametrize(
     ("kind", "bits", "most"),
     [
@@ -87,6 +89,7 @@ def test_the_note_sums_up_what_was_rounded(tmp_path: Path) -> None:
     assert len(notes) == 2
 
 
+@needs_native
 def test_a_code_or_a_scale_that_the_layout_cannot_hold_leaves_the_matrix_plain(tmp_path: Path) -> None:
     """Nobody writes -128, but a file may hold it; a scale that is not finite is for the check of values to find."""
     state = random_state(WIDE)

@@ -154,7 +154,7 @@ def held_cache_bytes(model: "Transformer", result: "RequestOutput") -> int:
     """The bytes of keys and values that the answers to one prompt ended with."""
     n_prompt = len(result.prompt_token_ids)
     lengths = [n_prompt + max(len(answer.token_ids) - 1, 0) for answer in result.outputs]
-    return sum(model.config.cache_bytes(length, bytes_per_value=model.dtype.itemsize) for length in lengths)
+    return sum(model.cache_bytes(length) for length in lengths)
 
 
 def peak_memory_bytes(device: "torch.device") -> int | None:

@@ -49,6 +49,7 @@ def command(
     dtype: options.DTypeOption = options.DType.AUTO,
     device: options.DeviceOption = "auto",
     activations: options.ActivationsOption = options.Activations.INT8,
+    kv_bits: options.KVBitsOption = None,
     context: options.Context = None,
     window: options.Window = None,
     rope_theta: options.RopeTheta = None,
@@ -73,6 +74,7 @@ def command(
             dtype=dtype,
             device=device,
             activations=activations,
+            kv_bits=kv_bits,
             context=context,
             window=window,
             rope_theta=rope_theta,
@@ -103,7 +105,7 @@ def _measure(llm: "LLM", wanted: dict[str, list[int]], n_tokens: int, repeats: i
             tasks,
             repeats=repeats,
             context=llm.context,
-            chunk_size=llm.limits.chunk_size,
+            limits=llm.limits,
             on_turn=on_progress,
         )
     for reason in report.skipped:

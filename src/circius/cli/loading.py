@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from circius.base.errors import ModelNotFoundError
-from circius.cli.options import Activations, DType, Injection, Template, overrides
+from circius.cli.options import Activations, DType, Injection, KVBits, Template, overrides
 from circius.cli.output import Output
 from circius.cli.progress import progress
 from circius.cli.pull import fetch
@@ -25,6 +25,7 @@ class ModelOptions:
     dtype: DType = DType.AUTO
     device: str = "auto"
     activations: Activations = Activations.INT8
+    kv_bits: KVBits | None = None
     speculate: int | None = None
     context: int | None = None
     window: str | None = None
@@ -63,6 +64,7 @@ def open_llm(options: ModelOptions, output: Output) -> "LLM":
             dtype=options.dtype.value,
             device=options.device,
             activations=options.activations.value,
+            kv_bits=None if options.kv_bits is None else int(options.kv_bits.value),
             speculate=options.speculate,
             context=options.context,
             threads=options.threads,

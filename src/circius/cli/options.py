@@ -36,6 +36,14 @@ class Activations(StrEnum):
     FLOAT = "float"
 
 
+class KVBits(StrEnum):
+    """The bits of a number in the cache of keys and values."""
+
+    EIGHT = "8"
+    SIXTEEN = "16"
+    THIRTY_TWO = "32"
+
+
 class StoredDType(StrEnum):
     """The number format that new weights are written in."""
 
@@ -178,7 +186,7 @@ Threads = Annotated[
 DTypeOption = Annotated[
     DType,
     typer.Option(
-        "--dtype", help="Number format of weights and cache; auto suits file and device.", rich_help_panel=LOADING
+        "--dtype", help="Number format of the weights; auto suits file and device.", rich_help_panel=LOADING
     ),
 ]
 ActivationsOption = Annotated[
@@ -186,6 +194,15 @@ ActivationsOption = Annotated[
     typer.Option(
         "--activations",
         help="What quantised weights are multiplied with: int8 is fast, float accurate.",
+        rich_help_panel=LOADING,
+    ),
+]
+KVBitsOption = Annotated[
+    KVBits | None,
+    typer.Option(
+        "--kv-bits",
+        help="Bits of a number in the cache of keys and values.",
+        show_default="those of --dtype; 16 for quantised weights",
         rich_help_panel=LOADING,
     ),
 ]

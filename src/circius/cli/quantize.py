@@ -120,6 +120,7 @@ def command(
     from circius.engine.devices import set_threads
     from circius.quant.quantize import write_quantized
     from circius.weights import open_checkpoint
+    from circius.weights.convert import check_apart
 
     recipe = _recipe(bits, group, asymmetric, parsed, scales)
     set_threads(threads)
@@ -129,6 +130,7 @@ def command(
     if target is None:
         target = _default_target(path, recipe, checkpoint)
         check_target(target, force=force)
+    check_apart(path, target)
     arguments = tokenizer_of(checkpoint, options.Layout.HF, output)
     rows = None if calibration is None else _excerpts(checkpoint, calibration, calibration_tokens, output)
     plan = _planned(checkpoint, recipe, method, output)
@@ -214,7 +216,8 @@ def _planned(checkpoint: "Checkpoint", recipe: "Recipe", method: Method, output:
         )
     for sentence in plan.notes:
         output.note(sentence)
-    output.dim(f"{plan.bits_per_weight:.2f} bits a weight, {size(plan.n_bytes)}; {plan.origins}")
+    if not output.as_json:
+        output.dim(f"{plan.bits_per_weight:.2f} bits a weight, {size(plan.n_bytes)}; {plan.origins}")
     return plan
 
 

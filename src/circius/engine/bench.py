@@ -7,12 +7,13 @@ read and compute follows from the model's shape, so that it can stand beside wha
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 
 from circius.engine import machine
+from circius.engine.generate import BatchLimits, new_cache
 from circius.engine.prefill import prefill
 from circius.engine.workload import cache_bytes_read, operations
 from circius.kernels import native
@@ -130,9 +131,10 @@ def tasks_of(
 class Bench:
     """A model and the memory for its caches, ready to be timed."""
 
-    def __init__(self, model: Transformer, *, context: int, chunk_size: int) -> None:
-        """context: the most tokens of a stream, unless all layers have a window. chunk_size: of pre-fill."""
-        self._model, self._context, self._chunk_size = model, context, chunk_size
+    def __init__(self, model: Transformer, *, context: int, limits: BatchLimits) -> None:
+        """context: the most tokens of a stream, unless all layers have a window. limits: as `generate`'s."""
+        self._model, self._context = model, context
+        self._limits = replace(limits, speculate=0)
         self.weight_bytes = weight_bytes(model)
         probe = _PROBE_TOKENS
         self._bytes_per_value = self._cache([probe]).n_bytes / model.config.cache_bytes(probe, bytes_per_value=1)
@@ -167,7 +169,7 @@ class Bench:
         """The runs with what each must have read and computed."""
         config, begin, n_tokens = self._model.config, task.first_position, task.n_tokens
         if task.kind == "prefill":
-            n_passes, n_logits, cached = -(-n_tokens // self._chunk_size), 1, 0
+            n_passes, n_logits, cached = -(-n_tokens // self._limits.chunk_size), 1, 0
         else:
             n_passes, n_logits = n_tokens, n_tokens
             cached = cache_bytes_read(config, begin=begin, n_tokens=n_tokens, bytes_per_value=self._bytes_per_value)
@@ -182,7 +184,7 @@ class Bench:
     def _read(self, task: Task, cache: RollingCache) -> Run:
         cache.touch()
         tokens = self._tokens(task.n_tokens).tolist()
-        return self._timed(lambda: prefill(self._model, cache, {0: tokens}, chunk_size=self._chunk_size))
+        return self._timed(lambda: prefill(self._model, cache, {0: tokens}, chunk_size=self._limits.chunk_size))
 
     def _decode(self, task: Task, cache: RollingCache) -> Run:
         cache.pretend(task.context)
@@ -206,7 +208,7 @@ class Bench:
         return Run(seconds, watch.foreign_share)
 
     def _cache(self, needs: Sequence[int]) -> RollingCache:
-        return RollingCache(self._model.config, needs, dtype=self._model.dtype, device=self._model.device)
+        return new_cache(self._model, needs, self._limits)
 
     def _tokens(self, n_tokens: int) -> torch.Tensor:
         """Some tokens; which ones makes no difference to the time."""
@@ -239,18 +241,18 @@ def measure(
     *,
     repeats: int,
     context: int,
-    chunk_size: int,
+    limits: BatchLimits,
     on_turn: Callable[[int, int, str], object] = lambda done, total, name: None,
 ) -> Report:
     """Times each task so many times. They take turns, so that a bad minute of the machine hits all of them alike.
 
-    context, chunk_size: as `Bench`'s. on_turn: called before each run with the runs done, their total, and a name.
+    context, limits: as `Bench`'s. on_turn: called before each run with the runs done, their total, and a name.
     """
     load_before = machine.load()
-    bench = Bench(model, context=context, chunk_size=chunk_size)
+    bench = Bench(model, context=context, limits=limits)
     reasons = {task: bench.why_not(task) for task in tasks}
     runs: dict[Task, list[Run]] = {task: [] for task, reason in reasons.items() if reason is None}
-    limits = measure_ceilings(model.device)
+    ceilings = measure_ceilings(model.device)
     bench.warm_up()
     for turn in range(repeats):
         for place, (task, own) in enumerate(runs.items()):
@@ -260,7 +262,7 @@ def measure(
         measured=tuple(bench.measured(task, own) for task, own in runs.items()),
         skipped=tuple(reason for reason in reasons.values() if reason is not None),
         peak_memory_bytes=machine.peak_memory_bytes() if model.device.type == "cpu" else None,
-        limits=better(limits, measure_ceilings(model.device)),  # after the peak, since it takes memory of its own
+        limits=better(ceilings, measure_ceilings(model.device)),  # after the peak, since it takes memory of its own
         arithmetic=arithmetic_of(model),
         weight_bytes=bench.weight_bytes,
         load=(load_before, machine.load()),

@@ -49,6 +49,23 @@ def pick_activations(activations: str) -> Activations:
     raise InvalidInputError(f"activations must be int8 or float, got {activations!r}")
 
 
+def pick_cache_dtype(kv_bits: int | None, dtype: torch.dtype) -> torch.dtype | None:
+    """The dtype of caches with that many bits a number, for a model of `dtype`; None for None, which is the model's.
+
+    16 bits are the model's own where it has 16, else float16.
+
+    Raises:
+        InvalidInputError: not 8, 16 or 32.
+    """
+    if kv_bits is None:
+        return None
+    sixteen = dtype if dtype.itemsize == 2 else torch.float16
+    found = {8: torch.int8, 16: sixteen, 32: torch.float32}.get(kv_bits) if type(kv_bits) is int else None
+    if found is None:
+        raise InvalidInputError(f"kv_bits must be 8, 16 or 32, got {kv_bits!r}")
+    return found
+
+
 def pick_device(device: str | torch.device) -> tuple[torch.device, str | None]:
     """The device, and a sentence about it if it was chosen here: "auto" takes CUDA, then MPS, then the CPU.
 

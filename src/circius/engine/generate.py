@@ -104,7 +104,7 @@ def new_answer(request: Request, index: int, tokenizer: Tokenizer | None) -> Ans
 
 def new_cache(model: Transformer, needs: Sequence[int], limits: BatchLimits) -> RollingCache:
     """A cache with a row for each need, whose rings can take a rejected draft back."""
-    return RollingCache(model.config, needs, dtype=model.dtype, device=model.device, extra_slots=limits.speculate)
+    return RollingCache(model.config, needs, dtype=model.cache_dtype, device=model.device, extra_slots=limits.speculate)
 
 
 def token_namer(tokenizer: Tokenizer | None) -> NameToken | None:

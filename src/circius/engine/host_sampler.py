@@ -15,6 +15,9 @@ Scores = npt.NDArray[np.float32]
 """(V,), the largest 0 once they are shifted."""
 Tokens = npt.NDArray[np.int64]
 _BLOCK = 256
+_HOPELESS = np.float32(30)
+"""Tokens that are e^30 times less likely than the likeliest may be left out. A whole vocabulary of them has less than a
+part in 10^8 together, which is less than float32 makes of the others; at low temperatures nearly all tokens are such."""
 
 
 class HostSampler:
@@ -64,14 +67,19 @@ class _Row:
         likeliest = int(scores.argmax())  # the first NaN, if there is one
         if not math.isfinite(scores[likeliest]):
             return BAD_ROW
-        token = likeliest
-        if not self._params.is_greedy:
-            scaled = (scores - scores[likeliest]) / np.float32(self._params.temperature)
-            token = draw(scaled, self._params, self._random.random())
+        token = likeliest if self._params.is_greedy else self._drawn(scores, scores[likeliest])
         self._n_taken += 1
         if self._counts is not None:
             self._counts.add(token)
         return token
+
+    def _drawn(self, scores: Scores, best: np.float32) -> int:
+        temperature = np.float32(self._params.temperature)
+        possible = scores >= best - _HOPELESS * temperature
+        if np.count_nonzero(possible) > len(scores) // 4:
+            return draw((scores - best) / temperature, self._params, self._random.random())
+        tokens = np.flatnonzero(possible)
+        return int(tokens[draw((scores[tokens] - best) / temperature, self._params, self._random.random())])
 
     def _adjusted(self, logits: Scores) -> Scores:
         """The scores after bias, penalties and min_tokens, each of which touches few tokens."""
@@ -116,41 +124,41 @@ def draw(scores: Scores, params: SamplingParams, uniform: float) -> int:
     """One token from the distribution of `scores`, of which the largest is 0, after the cuts of `params`."""
     if params.min_p == 0 and not 0 < params.top_k < len(scores) and params.top_p == 1:
         return _invert(np.exp(scores), uniform)
-    tokens = shortlist(scores, params)
-    return int(tokens[_invert(np.exp(scores[tokens]), uniform)])
+    tokens, scores = shortlist(scores, params)
+    return int(tokens[_invert(np.exp(scores), uniform)])
 
 
-def shortlist(scores: Scores, params: SamplingParams) -> Tokens:
-    """The tokens that min_p, top_k and top_p leave, ascending. The largest of the scores is 0."""
+def shortlist(scores: Scores, params: SamplingParams) -> tuple[Tokens, Scores]:
+    """The tokens that min_p, top_k and top_p leave, ascending, and their scores. The largest of all scores is 0."""
     tokens: Tokens | None = None
     if params.min_p > 0:
         tokens = np.flatnonzero(scores >= np.log(np.float32(params.min_p)))
         scores = scores[tokens]
     if 0 < params.top_k < len(scores):
         kth = np.partition(scores, -params.top_k)[-params.top_k]
-        tokens, scores = _narrowed(tokens, scores, kth)
+        tokens, scores = _narrowed(tokens, scores, scores >= kth)
     if params.top_p < 1:
-        tokens, scores = _narrowed(tokens, scores, _top_p_border(scores, params.top_p))
+        weights = np.exp(scores)
+        total = weights.sum(dtype=np.float64)
+        # All the tokens below this floor together weigh half of what may be missing at most: they need not be sorted.
+        floor = 0.5 * (1 - params.top_p) * total / len(scores)
+        tokens, scores = _narrowed(tokens, scores, weights >= floor)
+        tokens, scores = _narrowed(tokens, scores, scores >= _border(scores, params.top_p * total))
     assert tokens is not None
-    return tokens
+    return tokens, scores
 
 
-def _narrowed(tokens: Tokens | None, scores: Scores, border: np.float32) -> tuple[Tokens, Scores]:
-    """The tokens whose score is at the border or above."""
-    kept = np.flatnonzero(scores >= border)
+def _narrowed(tokens: Tokens | None, scores: Scores, is_kept: npt.NDArray[np.bool_]) -> tuple[Tokens, Scores]:
+    kept = np.flatnonzero(is_kept)
     return kept if tokens is None else tokens[kept], scores[kept]
 
 
-def _top_p_border(scores: Scores, top_p: float) -> np.float32:
-    """The score of the last of the fewest likeliest tokens that together hold `top_p`."""
-    weights = np.exp(scores)
-    total = weights.sum(dtype=np.float64)
-    # All the tokens below this floor together weigh less than half of what may be missing: they need not be sorted.
-    floor = 0.5 * (1 - top_p) * total / len(scores)
-    ordered = np.sort(scores[weights >= floor])[::-1]
+def _border(scores: Scores, weight: float) -> np.float32:
+    """The score of the last of the fewest likeliest tokens that together have this weight."""
+    ordered = np.sort(scores)[::-1]
     weights = np.exp(ordered)
     before = weights.cumsum(dtype=np.float64) - weights
-    n_kept = max(1, int(np.count_nonzero(before < top_p * total)))
+    n_kept = max(1, int(np.count_nonzero(before < weight)))
     border: np.float32 = ordered[n_kept - 1]
     return border
 

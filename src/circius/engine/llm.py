@@ -9,7 +9,7 @@ import torch
 
 from circius.base.config import ModelConfig, Window
 from circius.base.errors import InvalidInputError, PromptError, TemplateError
-from circius.engine.devices import is_exact_in_batches, pick_activations, pick_device, pick_dtype, set_threads
+from circius.engine.devices import is_exact_in_batches, pick_activations, pick_cache_dtype, pick_device, pick_dtype, set_threads
 from circius.engine.generate import BatchLimits, IsCancelled, OnToken, generate
 from circius.engine.outputs import RequestOutput
 from circius.engine.params import SamplingParams
@@ -58,6 +58,7 @@ class LLM:
         dtype: str | torch.dtype = "auto",
         device: str | torch.device = "auto",
         activations: str = "int8",
+        kv_bits: int | None = None,
         context: int | None = None,
         window: Window | Keep = KEEP,
         rope_theta: float | None = None,
@@ -77,6 +78,8 @@ class LLM:
             weights.
         device: "auto" takes CUDA, then MPS, then the CPU.
         activations: how quantised weights take their inputs: "int8" rounds them and is fast, "float" is accurate.
+        kv_bits: of a number in the cache: 32, 16, or 8 with a scale for each token and head; None for the model's own,
+            which is 16 for quantised weights.
         context: instead of the length that the weights were trained for.
         window, rope_theta: instead of what the checkpoint says; `window=None` means no window.
         threads: torch's CPU threads, for the whole process.
@@ -94,6 +97,7 @@ class LLM:
         limits = BatchLimits(max_rows=max_rows, chunk_size=chunk_size, speculate=speculate or 0)
         wanted_dtype = pick_dtype(dtype)
         place, device_note = pick_device(device)
+        pick_cache_dtype(kv_bits, torch.float32)  # complains before anything is loaded
         inputs = pick_activations(activations)
         _check_context(context)
         set_threads(threads)
@@ -115,6 +119,9 @@ class LLM:
             on_progress=on_progress,
             on_note=notes.append,
         )
+        cache_dtype = pick_cache_dtype(kv_bits, loaded.dtype)
+        if cache_dtype is not None:
+            loaded.cache_dtype = cache_dtype
         if speculate is None and is_exact_in_batches(loaded):
             limits = replace(limits, speculate=MOST_DRAFTED)
         self._assemble(loaded, own_tokenizer, template, context, limits)

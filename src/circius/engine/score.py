@@ -96,7 +96,7 @@ def score_tokens(
         start = [] if bos_id is None else [bos_id]
         n_known = len(start) + n_seen
         n_unscored += n_known == 0
-        cache = RollingCache(model.config, [len(start) + len(segment)], dtype=model.dtype, device=model.device)
+        cache = RollingCache(model.config, [len(start) + len(segment)], dtype=model.cache_dtype, device=model.device)
         tokens = start + segment
         if n_known > 1:
             prefill(model, cache, {0: tokens[: n_known - 1]}, chunk_size=chunk_size)
@@ -132,7 +132,7 @@ def score_stream(
             "has none: give one (--window N), or score by segments without --stream"
         )
     tally = _Tally(on_scored)
-    cache = RollingCache(model.config, [ENDLESS], dtype=model.dtype, device=model.device)
+    cache = RollingCache(model.config, [ENDLESS], dtype=model.cache_dtype, device=model.device)
     tokens = _checked(ids, model.config.vocab_size)
     known = list(islice(tokens, 1)) if bos_id is None else [bos_id]
     while known and (new := list(islice(tokens, chunk_size))):

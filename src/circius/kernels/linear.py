@@ -1,7 +1,8 @@
 """x @ weight.T with plain weights, on whatever processor there is.
 
-On the CPU the native kernels read the weight where it lies (a mapped file, say) in its own number format, add in float32
-and round once; csrc/dense.h says in which order, which is the same for one row and for many. Elsewhere torch multiplies.
+On the CPU the native kernels read the weight where it lies (a mapped file, say) in its own number format, add in
+float32 and round once; csrc/dense.h says in which order, which is the same for one row and for many. Elsewhere torch
+multiplies.
 """
 
 import ctypes
@@ -21,7 +22,7 @@ _WORTH_WIDENING = 8
 """From so many rows on, widening the weight costs torch less than multiplying it slowly (measured on AVX2)."""
 _OUTPUTS_AT_ONCE = 512
 _MOST_NATIVE_ROWS = 4
-"""Where torch has units for the format, up to so many rows wait for memory, and there the native kernels read faster."""
+"""Where torch has units for the format: so few rows wait for memory, and there the native kernels read faster."""
 _MATRIX = struct.Struct("PPq")
 """struct circius_dense_matrix of csrc/dense.h."""
 _TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}

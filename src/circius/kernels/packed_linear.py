@@ -28,6 +28,8 @@ _PLACE = struct.Struct("Pq")
 """What follows it in struct circius_product."""
 _TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 """enum circius_number of csrc/half.h."""
+_FEW_ROWS = 8
+"""Up to so many rows are multiplied without unpacking the matrix, if they are not to be rounded."""
 _UNPACKED_AT_ONCE = 2**21
 """Numbers in one block of unpacked weights, which should still be in the cache when they are multiplied."""
 
@@ -49,22 +51,22 @@ def packed_linears(
         InvalidInputError: x does not fit the matrices, or lies on another device.
     """
     _check(x, matrices, activations)
-    if not runs_native(x, matrices):
-        return tuple(_by_blocks(x, matrix) for matrix in matrices)
-    if activations == "float":
+    if not runs_native(x, matrices) or (activations == "float" and not _takes_few_rows(len(x))):
         return tuple(_by_blocks(x, matrix) for matrix in matrices)
     rows = x.float()
     if rows.stride(1) != 1:
         rows = rows.contiguous()
     outs = [torch.empty(len(x), matrix.n_outputs) for matrix in matrices]
-    products = b"".join(
+    products = [
         described(matrix) + _PLACE.pack(out.data_ptr(), matrix.n_outputs)
         for matrix, out in zip(matrices, outs, strict=True)
-    )
-    if len(x):
-        code = _function("circius_packed_linears")(
-            rows.data_ptr(), rows.stride(0), len(x), products, len(matrices), native.n_threads()
-        )
+    ]
+    place = (rows.data_ptr(), rows.stride(0), len(x))
+    if activations == "float":
+        for product in products:
+            native.check(_function("circius_float_linear")(*place, product, native.n_threads()))
+    elif len(x):
+        code = _function("circius_packed_linears")(*place, b"".join(products), len(products), native.n_threads())
         native.check(code)
     return tuple(outs) if x.dtype == torch.float32 else tuple(out.to(x.dtype) for out in outs)
 
@@ -95,6 +97,11 @@ def unpack(matrix: PackedMatrix, tiles: slice = slice(None), dtype: torch.dtype 
         )
         native.check(code)
     return out
+
+
+def _takes_few_rows(n_rows: int) -> bool:
+    """Whether there is a native product for so few rows that unpacking the matrix for them would take longer."""
+    return 0 < n_rows <= _FEW_ROWS and bool(native.library().circius_has_float_linear())
 
 
 def _by_blocks(x: Tensor, matrix: PackedMatrix) -> Tensor:
@@ -144,6 +151,7 @@ def _function(name: str) -> Callable[..., int]:
     pointer, long, integer = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     arguments: dict[str, list[Any]] = {
         "circius_packed_linears": [pointer, long, long, ctypes.c_char_p, long, integer],
+        "circius_float_linear": [pointer, long, long, ctypes.c_char_p, integer],
         "circius_unpack": [ctypes.c_char_p, long, long, integer, pointer, long, integer],
     }
     function = native.library()[name]

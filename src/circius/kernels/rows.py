@@ -1,12 +1,13 @@
 """What a layer does to rows besides products and attention: normalise, rotate, gate, add.
 
-In float32 on the CPU, without gradients, the native kernels do it in one pass over each row (csrc/rows.h says with which
-numbers); everywhere else torch does. A row's result never depends on the other rows.
+In float32 on the CPU, without gradients, the native kernels do it in one pass over each row (csrc/rows.h says with
+which numbers); everywhere else torch does. A row's result never depends on the other rows.
 """
 
 import ctypes
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -96,7 +97,7 @@ def _call(name: str, *arguments: Tensor | float) -> None:
 @cache
 def _function(name: str) -> Callable[..., int]:
     place, count, number, workers = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
-    arguments = {
+    arguments: dict[str, list[Any]] = {
         "circius_rms_norm": [place, count, place, number, count, count, place, count, workers],
         "circius_rotate": [place, count, place, place, count, count, count, workers],
         "circius_silu_times": [place, count, place, count, count, count, place, count, workers],

@@ -45,6 +45,7 @@ class Transformer(nn.Module):
         if not config.tied_output:
             self.lm_head: Linear | PackedLinear = Linear(config.dim, config.vocab_size)
         self._packed_blocks: PackedBlocks | None = None
+        self._cache_dtype: torch.dtype | None = None
 
     @property
     def device(self) -> torch.device:
@@ -60,6 +61,23 @@ class Transformer(nn.Module):
         """Whether any matrix is packed."""
         return any(isinstance(module, PackedWeight) for module in self.modules())
 
+    @property
+    def cache_dtype(self) -> torch.dtype:
+        """In which the engine's caches keep keys and values: the model's dtype, but float16 for a packed model, until
+        something else is set (float32, float16, bfloat16, int8)."""
+        if self._cache_dtype is not None:
+            return self._cache_dtype
+        return torch.float16 if self.is_packed else self.dtype
+
+    @cache_dtype.setter
+    def cache_dtype(self, dtype: torch.dtype) -> None:
+        self._cache_dtype = dtype
+
+    def cache_bytes(self, n_tokens: int) -> int:
+        """The bytes that one sequence of `n_tokens` keeps in `cache_dtype`, with the scales of int8 codes."""
+        bytes_per_head = self.config.head_dim * self.cache_dtype.itemsize + (4 if self.cache_dtype == torch.int8 else 0)
+        return self.config.cache_bytes(n_tokens, bytes_per_value=bytes_per_head) // self.config.head_dim
+
     def _blocks(self) -> list[Block]:
         return [block for block in self.model.layers if isinstance(block, Block)]
 
@@ -73,18 +91,22 @@ class Transformer(nn.Module):
         """Makes these the model's weights, by Hugging Face name, all of them; nothing is copied.
 
         A packed matrix takes the place of the layer whose weight it is; all others must then be float32.
+
+        Raises:
+            InvalidInputError: a weight too few or too many.
         """
-        plain: dict[str, Tensor] = {}
+        own = {name for name, _ in self.named_parameters()}
+        own |= {name for name, module in self.named_modules() if isinstance(module, PackedWeight)}
+        if odd := sorted(own ^ weights.keys()):
+            raise InvalidInputError(f"{len(weights)} weights for a model of {len(own)}: they differ in {odd[0]}")
         for name, weight in weights.items():
+            layer = self.get_submodule(name.removesuffix(".weight"))
             if isinstance(weight, Tensor):
-                plain[name] = weight
-                continue
-            layer = name.removesuffix(".weight")
-            is_embedding = self.get_submodule(layer) is self.model.embed_tokens
-            packed = PackedEmbedding(weight) if is_embedding else PackedLinear(weight)
-            self.set_submodule(layer, packed)
-            plain |= {f"{name}.{part}": tensor for part, tensor in packed.weight.state_dict().items()}
-        self.load_state_dict(plain, assign=True)
+                layer.load_state_dict({"weight": weight}, assign=True)
+            else:
+                is_embedding = layer is self.model.embed_tokens
+                packed = PackedEmbedding(weight) if is_embedding else PackedLinear(weight)
+                self.set_submodule(name.removesuffix(".weight"), packed)
         self._packed_blocks = PackedBlocks.of(self._blocks()) if self.is_packed else None
 
     def forward(

@@ -1,7 +1,8 @@
 """The values that a group of weights can take in 4 or 8 bits, and the choice of a scale that brings them near.
 
-A scale that follows from the group's extreme alone is rarely the best one. So a few scales around it are tried: for
-each the codes are chosen, then the scale that fits these codes best by least squares, and the squared error decides.
+The group's extreme gives a first scale and with it codes; the scale is then fitted to these codes by least squares.
+Where a calibration says what each error counts, several first scales are tried. Without one that does harm: the squared
+error gets smaller, but at the cost of the largest weights, which carry more than their number says (docs/log.md).
 """
 
 from dataclasses import dataclass
@@ -15,11 +16,8 @@ from circius.kernels.packed import SCALE_DTYPES, UNIT, ZERO_CODE
 
 GROUPS = (32, 64, 128)
 """The groups of inputs that are offered for 4 bits."""
-_SYMMETRIC_TRIES = (1.0, 1.05, 1.1, 1.15, 1.2)
-"""Scales that are tried, over the one that gives the extreme the code 0. None is smaller, though that would make the
-squared error less: the largest weights carry more of what a model does than their number says, and must not be cut."""
-_ASYMMETRIC_TRIES = (0.8, 0.85, 0.9, 0.95, 1.0)
-"""Spans that are tried, over that from the least value to the greatest."""
+_TRIES = (0.8, 0.9, 1.0, 1.1, 1.2)
+"""First scales that are tried, over the one that follows from the extremes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +98,7 @@ def codes_of(numbers: Tensor, grid: Grid) -> Tensor:
 def _fit_symmetric(groups: Tensor, grid: Grid, importance: Tensor | None) -> Tensor:
     extreme = groups.gather(1, groups.abs().argmax(dim=1, keepdim=True))
     best_gain, best = torch.zeros_like(extreme), torch.zeros_like(extreme)
-    for factor in _SYMMETRIC_TRIES:
+    for factor in (1.0,) if importance is None else _TRIES:
         numbers = nearest(groups, extreme * (factor / grid.levels[0]), None, grid)
         weighted = numbers if importance is None else numbers * importance
         fitted, size = _dot(weighted, groups), _dot(weighted, numbers)
@@ -117,10 +115,10 @@ def _fit_asymmetric(groups: Tensor, grid: Grid, importance: Tensor | None) -> St
     weights = weights / weights.sum(dim=1, keepdim=True)
     least, greatest = torch.aminmax(groups, dim=1, keepdim=True)
     middle, span = (least + greatest) / 2, greatest - least
-    centre = _dot(groups.new_ones(1, 1).expand_as(groups), groups * weights)
+    centre = (groups * weights).sum(dim=1, keepdim=True)
     best_error = torch.full_like(least, torch.inf)
     best_scale, best_min = torch.zeros_like(least), centre
-    for factor in _ASYMMETRIC_TRIES:
+    for factor in (1.0,) if importance is None else _TRIES:
         first = middle - span * (factor / 2)
         numbers = nearest(groups, span * (factor / grid.levels[1]), first, grid)
         mean = (numbers * weights).sum(dim=1, keepdim=True)

@@ -18,7 +18,7 @@ from circius.weights.save import Extra, WrittenCheckpoint
 from circius.weights.write_packed import write_packed
 
 OnWeight = Callable[[int, int, str], None]
-"""Called with the bytes of packed weights so far and of all weights, and the name of the one just finished."""
+"""Called with the bytes of packed weights so far and in all, and the name of the one just finished."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +67,12 @@ def write_quantized(
     if checkpoint.format == "hf":
         metadata = {**token_ids(checkpoint.path), **(metadata or {})}
     errors: list[WeightError] = []
-    sizes = {decided.weight.name: decided.weight.n_bytes for decided in plan.weights}
+    sizes = {one.weight.name: one.weight.n_bytes for one in plan.weights if one.weight.bits is not None}
 
     def on_packed(error: WeightError) -> None:
         errors.append(error)
         if on_progress is not None:
-            on_progress(sum(sizes[finished.name] for finished in errors), plan.n_bytes, error.name)
+            on_progress(sum(sizes[finished.name] for finished in errors), sum(sizes.values()), error.name)
 
     if calibration is None:
         weights: Iterator[Made] = (make_weight(checkpoint, decided, on_packed) for decided in plan.weights)

@@ -12,6 +12,7 @@ from torch import Tensor
 from circius.base.config import Window
 from circius.base.errors import CheckpointError
 from circius.base.gguf_header import Header, TensorEntry, read_gguf_header
+from circius.kernels import native
 from circius.weights.gguf_config import read_gguf_config
 from circius.weights.names import EMBEDDING, OUTPUT, interleaved_to_half, to_gguf
 from circius.weights.opened import Checkpoint, Keep, match_weights, refuse_unexpected, with_overrides
@@ -43,15 +44,17 @@ class QuantisedTensor:
         return _QUANTISED[self.kind]
 
     def packed(self, n_heads: int | None = None) -> Packed | None:
-        """The matrix in the order of our kernels; a copy, for which the file's pages are mapped only meanwhile."""
+        """The matrix in the order of our kernels; a copy, for which the file's pages are mapped only meanwhile.
+
+        None without the native library, which puts the blocks in that order.
+        """
+        if len(self.shape) != 2 or not native.available():
+            return None
         from circius.weights.gguf_pack import pack_blocks
 
-        if len(self.shape) != 2:
-            return None
-        n_outputs, n_inputs = self.shape
-        rows = map_bytes(self.file, self.offset, self.n_bytes).view(n_outputs, -1)
-        order = None if n_heads is None else interleaved_to_half(torch.arange(n_outputs), n_heads)
-        return pack_blocks(rows, self.kind, n_inputs, order)
+        rows = map_bytes(self.file, self.offset, self.n_bytes).view(self.shape[0], -1)
+        order = None if n_heads is None else interleaved_to_half(torch.arange(len(rows)), n_heads)
+        return pack_blocks(rows, self.kind, order)
 
     def view(self) -> Tensor:
         """The values in float32; blocks cannot be used in place."""

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from circius.engine.bench import Bench, Run, Task, arithmetic_of, tasks_of, weight_bytes
+from circius.engine.generate import BatchLimits
 from circius.engine.workload import operations
 from tests.unit.engine.tiny import tiny_model
 
@@ -11,7 +12,7 @@ PP, TG = Task(kind="prefill", n_tokens=40), Task(kind="decode", n_tokens=4, cont
 
 
 def bench(*, window: int | None = 16, context: int = 100) -> Bench:
-    return Bench(tiny_model(window=window), context=context, chunk_size=16)
+    return Bench(tiny_model(window=window), context=context, limits=BatchLimits(chunk_size=16))
 
 
 def test_tasks_are_each_context_and_then_each_batch() -> None:
@@ -37,7 +38,7 @@ def test_decoding_goes_on_where_the_context_ends(monkeypatch: pytest.MonkeyPatch
 
     forward = model.forward
     monkeypatch.setattr(model, "forward", watched)
-    Bench(model, context=100, chunk_size=16).run(TG)
+    Bench(model, context=100, limits=BatchLimits(chunk_size=16)).run(TG)
     assert lengths == [[length] * 3 for length in range(51, 56)]
 
 

@@ -42,7 +42,9 @@ def test_the_short_list_is_what_all_cuts_leave(
     params = SamplingParams(top_p=top_p, top_k=top_k, min_p=min_p)
     if (top_p, min_p) == (1.0, 0.0) and not 0 < top_k < vocab:
         return
-    kept = shortlist(scores, params).tolist()
+    tokens, own = shortlist(scores, params)
+    kept = tokens.tolist()
+    assert own.tolist() == scores[tokens].tolist()
     assert kept == sorted(kept)
     assert fewest <= set(kept) <= most
 

@@ -1,26 +1,48 @@
-"""The kernels for processors that are not here, compared with portable C under an emulator, where there is one."""
+"""All kernels with all instructions against plain C, bit for bit, in a program that needs no Python; those of Arm too,
+where there is an emulator."""
 
 import platform
+import runpy
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-CSRC = Path(__file__).parents[3] / "src" / "circius" / "kernels" / "csrc"
-COMMON = ["cpu.c", "pool.c", "scratch.c", "matmul.c", "matmul_portable.c", "quantise_portable.c"]
-FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O3", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-static"]
+ROOT = Path(__file__).parents[3]
+CSRC = ROOT / "src" / "circius" / "kernels" / "csrc"
+CHECKS = ROOT / "tests" / "native" / "check_kernels.c"
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="on Arm the other tests run these kernels")
-def test_neon_gives_the_bits_of_portable_c(tmp_path: Path) -> None:
+def build(compiler: str, machine: str, folder: Path) -> Path:
+    """The program for a machine, compiled with the flags that the package is built with."""
+    hatch_build = runpy.run_path(str(ROOT / "hatch_build.py"))
+    flags, by_suffix = hatch_build["COMMON_FLAGS"], hatch_build["ISA_FLAGS"][machine]
+    objects = []
+    for source in [*sorted(CSRC.glob("*.c")), CHECKS]:
+        suffix = source.stem.rpartition("_")[2]
+        if suffix in hatch_build["ALL_SUFFIXES"] - by_suffix.keys():
+            continue
+        objects.append(str(folder / f"{source.stem}.o"))
+        words = [*flags, "-Werror", *by_suffix.get(suffix, ()), f"-I{CSRC}", "-c", str(source), "-o", objects[-1]]
+        subprocess.run([compiler, *words], check=True)
+    program = folder / "check_kernels"
+    subprocess.run([compiler, "-static", *objects, "-o", str(program), "-lm"], check=True)
+    return program
+
+
+def test_every_instruction_set_here(tmp_path: Path) -> None:
+    compiler, machine = shutil.which("cc"), {"arm64": "aarch64"}.get(platform.machine(), platform.machine())
+    if compiler is None or machine not in ("x86_64", "aarch64") or platform.system() != "Linux":
+        pytest.skip("needs a C compiler on Linux")
+    done = subprocess.run([build(compiler, machine, tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_neon_in_an_emulator(tmp_path: Path) -> None:
     compiler, emulator = shutil.which("aarch64-linux-gnu-gcc"), shutil.which("qemu-aarch64-static")
     if compiler is None or emulator is None:
         pytest.skip("needs aarch64-linux-gnu-gcc and qemu-aarch64-static")
-    program = tmp_path / "compare_isas"
-    sources = [str(CSRC / name) for name in (*COMMON, "matmul_neon.c")]
-    words = [*FLAGS, "-march=armv8.2-a+dotprod", f"-I{CSRC}", *sources, str(Path(__file__).with_name("compare_isas.c"))]
-    subprocess.run([compiler, *words, "-o", str(program), "-lm"], check=True)
-    done = subprocess.run([emulator, "-cpu", "max", str(program), "3"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
-    assert "isa 3: 0 of" in done.stdout
+    words = [emulator, "-cpu", "max", str(build(compiler, "aarch64", tmp_path)), "neon"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

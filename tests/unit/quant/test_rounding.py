@@ -107,5 +107,5 @@ def test_weights_that_are_no_numbers() -> None:
               {"bits": 4, "group": 32, "dtype": torch.float32}]
 )  # fmt: skip
 def test_grids_that_there_are_not(given: dict[str, object]) -> None:
-    with pytest.raises(InvalidInputError, match="weights are rounded to|groups must be"):
+    with pytest.raises(InvalidInputError, match=r"weights are rounded to|groups must be"):
         Grid(**given)  # type: ignore[arg-type]

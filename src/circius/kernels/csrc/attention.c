@@ -77,7 +77,8 @@ static int is_bad(const struct circius_attention *a) {
             return 1;
         if (!row->keys && (row->start || a->format != a->cache_format))
             return 1;
-        if (row->keys && (row->n_slots < 1 || (a->cache_format == CIRCIUS_I8 && (!row->key_scales || !row->value_scales))))
+        int lacks_scales = a->cache_format == CIRCIUS_I8 && (!row->key_scales || !row->value_scales);
+        if (row->keys && (row->n_slots < 1 || lacks_scales))
             return 1;
     }
     return 0;
@@ -126,8 +127,8 @@ struct head_ring {
     float *scales; /* null unless the cache holds codes */
 };
 
-static struct head_ring ring_of(const struct circius_attention *a, const struct circius_attention_row *row, int64_t head,
-                                int is_value) {
+static struct head_ring ring_of(const struct circius_attention *a, const struct circius_attention_row *row,
+                                int64_t head, int is_value) {
     int64_t bytes = circius_format_bytes(a->cache_format) * a->head_dim * row->n_slots;
     struct head_ring ring = {(is_value ? row->values : row->keys) + a->layer * row->layer_bytes + head * bytes, NULL};
     if (a->cache_format == CIRCIUS_I8)
@@ -187,7 +188,8 @@ static struct circius_source source_of(const struct circius_attention_job *job, 
 }
 
 /* Copies a row's last new tokens in one head, as they were read, into the ring. */
-static void keep_tokens(const struct circius_attention_job *job, const struct circius_attention_row *row, int64_t head) {
+static void keep_tokens(const struct circius_attention_job *job, const struct circius_attention_row *row,
+                        int64_t head) {
     for (int is_value = 0; is_value < 2; is_value++) {
         struct circius_source source = source_of(job, row, head, is_value);
         struct head_ring ring = ring_of(&job->args, row, head, is_value);

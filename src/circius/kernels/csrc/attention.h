@@ -84,7 +84,7 @@ int circius_attend(const struct circius_attention *args);
 int64_t circius_attention_workspace(int64_t n_tokens, int32_t n_heads, int32_t n_kv_heads, int32_t head_dim,
                                     int32_t n_workers);
 
-/* One more than nothing where the arithmetic has instructions; 0 where it would run on a library's slow fmaf. */
+/* Whether the fused multiply-adds are instructions; if not (an old processor) they are calls, and far too slow. */
 int circius_attention_is_fast(void);
 
 #endif

@@ -70,16 +70,6 @@ ALWAYS float v16_sum(v16 x) {
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
 }
 
-ALWAYS v16 v16_widen(int format, __m256i x) {
-    __m128i a = _mm256_castsi256_si128(x), b = _mm256_extracti128_si256(x, 1);
-    if (format == CIRCIUS_F16)
-        return (v16){_mm256_cvtph_ps(a), _mm256_cvtph_ps(b)};
-    if (format == CIRCIUS_BF16)
-        return (v16){_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(a), 16)),
-                     _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(b), 16))};
-    return (v16){_mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(a)), _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(b))};
-}
-
 /* The second operand of min and max survives if it is NaN. */
 ALWAYS __m128i f16_of(__m256 x) {
     __m256 most = _mm256_set1_ps(65504.0f), least = _mm256_set1_ps(-65504.0f);
@@ -99,6 +89,30 @@ ALWAYS __m256i bf16_of(__m256 x) {
 
 ALWAYS __m256i v16_to_bf16(v16 x) { /* packing works inside 128-bit halves, so they are put in order */
     return _mm256_permute4x64_epi64(_mm256_packus_epi32(bf16_of(x.a), bf16_of(x.b)), 0xd8);
+}
+
+ALWAYS __m256 eight_as(int format, const char *from, int64_t index) {
+    if (format == CIRCIUS_F32)
+        return _mm256_loadu_ps((const float *)from + index);
+    if (format == CIRCIUS_I8)
+        return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(from + index))));
+    __m128i halves = _mm_loadu_si128((const __m128i *)(from + 2 * index));
+    if (format == CIRCIUS_F16)
+        return _mm256_cvtph_ps(halves);
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
+}
+
+ALWAYS v16 v16_load_as(int format, const char *from, int64_t index) {
+    return (v16){eight_as(format, from, index), eight_as(format, from, index + 8)};
+}
+
+/* Vector `index` of what turn_eight wrote. */
+ALWAYS v16 v16_load_turned(int format, const char *from, int index) {
+    if (format != CIRCIUS_I8)
+        return v16_load_as(format, from, 16 * index);
+    const __m128i *codes = (const __m128i *)from + 2 * index;
+    return (v16){_mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm_loadu_si128(codes))),
+                 _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm_loadu_si128(codes + 1)))};
 }
 
 #include "attention_x86.h"

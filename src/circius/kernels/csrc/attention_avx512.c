@@ -56,14 +56,6 @@ ALWAYS float v16_sum(v16 x) {
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
 }
 
-ALWAYS v16 v16_widen(int format, __m256i x) {
-    if (format == CIRCIUS_F16)
-        return _mm512_cvtph_ps(x);
-    if (format == CIRCIUS_BF16)
-        return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16));
-    return _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(x));
-}
-
 /* The second operand of min and max survives if it is NaN. */
 ALWAYS __m256i v16_to_f16(v16 x) {
     v16 inside = _mm512_max_ps(_mm512_set1_ps(-65504.0f), _mm512_min_ps(_mm512_set1_ps(65504.0f), x));
@@ -77,6 +69,24 @@ ALWAYS __m256i v16_to_bf16(v16 x) {
     __m512i nan = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
     __m512i chosen = _mm512_mask_mov_epi32(nearest, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), nan);
     return _mm512_cvtepi32_epi16(_mm512_srli_epi32(chosen, 16));
+}
+
+ALWAYS v16 v16_load_as(int format, const char *from, int64_t index) {
+    if (format == CIRCIUS_F32)
+        return v16_load((const float *)from + index);
+    if (format == CIRCIUS_I8)
+        return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(from + index))));
+    __m256i halves = _mm256_loadu_si256((const __m256i *)(from + 2 * index));
+    if (format == CIRCIUS_F16)
+        return _mm512_cvtph_ps(halves);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+}
+
+/* Vector `index` of what turn_eight wrote. */
+ALWAYS v16 v16_load_turned(int format, const char *from, int index) {
+    if (format != CIRCIUS_I8)
+        return v16_load_as(format, from, 16 * index);
+    return _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)from + index)));
 }
 
 #include "attention_x86.h"

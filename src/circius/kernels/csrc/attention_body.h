@@ -1,86 +1,9 @@
 /* The attention of one tile, written over `v16`, sixteen floats. A file for some instructions defines, before it
- * includes this one: v16 and its operations, v16_load_as and v16_store_as for the formats, turn_eight, MOST_ROWS (how
- * many rows of sixteen sums fit into its registers) and ALWAYS. */
+ * includes this one: v16 and its operations, v16_load_as and v16_store_as for the formats, turn_eight and
+ * v16_load_turned, MOST_ROWS (how many rows of sixteen sums fit into its registers) and ALWAYS. */
 #include "attention_kernels.h"
 #include "attention_numbers.h"
-
-#define UNROLL _Pragma("GCC unroll 16")
-
-/* 2^x for x <= 0 and NaN, within an ulp; 0 below -125. Rounding adds 1.5 * 2^23, whose low bits then hold the whole
- * part; the rest is in -0.5..0.5 and goes through a polynomial that is exactly 1 at 0. */
-ALWAYS v16 exp2_of(v16 x) {
-    v16 shifted = v16_add(x, v16_set1(0x1.8p23f));
-    v16 rest = v16_sub(x, v16_sub(shifted, v16_set1(0x1.8p23f)));
-    v16 r = v16_set1(0x1.41fbbcp-13f);
-    r = v16_fma(r, rest, v16_set1(0x1.5f3e52p-10f));
-    r = v16_fma(r, rest, v16_set1(0x1.3b2d4cp-7f));
-    r = v16_fma(r, rest, v16_set1(0x1.c6aee8p-5f));
-    r = v16_fma(r, rest, v16_set1(0x1.ebfbdcp-3f));
-    r = v16_fma(r, rest, v16_set1(0x1.62e430p-1f));
-    r = v16_fma(r, rest, v16_set1(1.0f));
-    return v16_zero_below(x, -125.0f, v16_exp2_scale(r, shifted));
-}
-
-/* out[r, i] = out * factor[r] (0 without factors) + the sum over steps, in order, of left[r, k] * panels[16 k + i], for
- * `panels` panels at `panel_stride` from each other. `rows` and `panels` are constants wherever this is inlined. */
-ALWAYS void product(const int rows, const int panels, const float *left, int64_t left_stride, const float *right,
-                    int64_t panel_stride, int64_t begin, int64_t end, float *out, int64_t out_stride,
-                    const float *factor) {
-    v16 sums[MOST_ROWS];
-    UNROLL for (int r = 0; r < rows; r++)
-        UNROLL for (int c = 0; c < panels; c++)
-            sums[r * panels + c] = factor ? v16_mul(v16_load(out + r * out_stride + 16 * c), v16_set1(factor[r]))
-                                          : v16_zero();
-    for (int64_t k = begin; k < end; k++) {
-        v16 loaded[4];
-        UNROLL for (int c = 0; c < panels; c++)
-            loaded[c] = v16_load(right + c * panel_stride + 16 * k);
-        UNROLL for (int r = 0; r < rows; r++) {
-            v16 one = v16_set1(left[r * left_stride + k]);
-            UNROLL for (int c = 0; c < panels; c++)
-                sums[r * panels + c] = v16_fma(one, loaded[c], sums[r * panels + c]);
-        }
-    }
-    UNROLL for (int r = 0; r < rows; r++)
-        UNROLL for (int c = 0; c < panels; c++)
-            v16_store(out + r * out_stride + 16 * c, sums[r * panels + c]);
-}
-
-#define PRODUCT(R, C)                                                                                                  \
-    case 8 * R + C:                                                                                                    \
-        product(R, C, left, left_stride, right, panel_stride, begin, end, out, out_stride, factor);                    \
-        break;
-
-static void product_of(int64_t rows, int64_t panels, const float *left, int64_t left_stride, const float *right,
-                       int64_t panel_stride, int64_t begin, int64_t end, float *out, int64_t out_stride,
-                       const float *factor) {
-    switch (8 * rows + panels) {
-        PRODUCT(1, 1) PRODUCT(1, 4) PRODUCT(2, 1) PRODUCT(2, 2) PRODUCT(3, 1) PRODUCT(3, 2)
-        PRODUCT(4, 1) PRODUCT(5, 1) PRODUCT(6, 1)
-#if MOST_ROWS > 6
-        PRODUCT(7, 1) PRODUCT(8, 1) PRODUCT(9, 1) PRODUCT(10, 1) PRODUCT(11, 1) PRODUCT(12, 1)
-#endif
-    }
-}
-
-/* The same for any number of rows and panels: rows in groups that are nearly equal; few rows take several panels at once,
- * so that there are always enough sums in flight. */
-static void products(int64_t rows, int64_t panels, const float *left, int64_t left_stride, const float *right,
-                     int64_t panel_stride, int64_t begin, int64_t end, float *out, int64_t out_stride,
-                     const float *factor) {
-    int64_t groups = (rows + MOST_ROWS - 1) / MOST_ROWS, each = (rows + groups - 1) / groups;
-    int64_t most = each == 1 ? 4 : each <= 3 ? 2 : 1, step;
-    for (int64_t panel = 0; panel < panels; panel += step) {
-        step = panels - panel >= most ? most : 1;
-        for (int64_t r = 0; r < rows; r += each) {
-            int64_t some = circius_min(each, rows - r);
-            int64_t inner = some == each ? step : 1; /* a smaller last group: one panel after the other */
-            for (int64_t p = panel; p < panel + step; p += inner)
-                product_of(some, inner, left + r * left_stride, left_stride, right + p * panel_stride, panel_stride, begin,
-                           end, out + r * out_stride + 16 * p, out_stride, factor ? factor + r : NULL);
-        }
-    }
-}
+#include "attention_panels.h"
 
 /* A block's keys and values where they stand; positions that nobody sees point to zeros. */
 struct block {
@@ -193,10 +116,6 @@ static void store_outputs(const struct circius_tile *t, const struct scratch *s)
     }
 }
 
-ALWAYS int64_t number_bytes(const int format) {
-    return format == CIRCIUS_F32 ? 4 : format == CIRCIUS_I8 ? 1 : 2;
-}
-
 /* Sixteen keys at equal distances: where they are, or copied where a ring ends or nobody sees some of them. */
 static const char *gather(const char *const *keys, int64_t stride, int64_t bytes, float *copies) {
     int is_even = 1;
@@ -208,143 +127,6 @@ static const char *gather(const char *const *keys, int64_t stride, int64_t bytes
         memcpy((char *)copies + i * bytes, keys[i], (size_t)bytes);
     return (const char *)copies;
 }
-
-/* Asks for what will be read soon: the rows of the next block's keys and of this block's values that stand where the
- * sixteen keys at hand stand. Addresses behind a ring are never read, only asked for. */
-ALWAYS void fetch(const int format, const char *const ahead[2], int64_t d) {
-    const int lines = format == CIRCIUS_F32 ? 8 : format == CIRCIUS_I8 ? 2 : 4; /* of sixteen rows, for eight numbers */
-    UNROLL for (int i = 0; i < lines; i++) {
-        __builtin_prefetch(ahead[0] + 64 * (lines * (d / 8) + i));
-        __builtin_prefetch(ahead[1] + 64 * (lines * (d / 8) + i));
-    }
-}
-
-/* The scores of sixteen keys for a few rows, the keys turned round as they come. */
-ALWAYS void score_few(const int rows, const int format, const float *queries, int64_t head_dim, const char *keys, int64_t stride,
-                      float *scores, const char *const ahead[2]) {
-    v16 sums[MOST_ROWS];
-    UNROLL for (int r = 0; r < rows; r++)
-        sums[r] = v16_zero();
-    int64_t whole = head_dim / 8 * 8;
-    for (int64_t d = 0; d < whole; d += 8) {
-        _Alignas(64) float turned[8 * CIRCIUS_PANEL];
-        fetch(format, ahead, d);
-        turn_eight(format, keys + number_bytes(format) * d, stride, turned);
-        UNROLL for (int i = 0; i < 8; i++) {
-            v16 key = v16_load(turned + CIRCIUS_PANEL * i);
-            UNROLL for (int r = 0; r < rows; r++)
-                sums[r] = v16_fma(v16_set1(queries[r * head_dim + d + i]), key, sums[r]);
-        }
-    }
-    for (int64_t d = whole; d < head_dim; d++) {
-        float column[CIRCIUS_PANEL];
-        for (int i = 0; i < CIRCIUS_PANEL; i++)
-            column[i] = circius_get(keys + i * stride, format, d);
-        UNROLL for (int r = 0; r < rows; r++)
-            sums[r] = v16_fma(v16_set1(queries[r * head_dim + d]), v16_load(column), sums[r]);
-    }
-    UNROLL for (int r = 0; r < rows; r++)
-        v16_store(scores + r * CIRCIUS_BLOCK, sums[r]);
-}
-
-/* Sixteen keys as a panel (D, 16), and its product with many rows. */
-ALWAYS void score_many(int64_t rows, const int format, const struct scratch *s, int64_t head_dim,
-                       const char *keys, int64_t stride, float *scores) {
-    int64_t whole = head_dim / 8 * 8;
-    for (int64_t d = 0; d < whole; d += 8)
-        turn_eight(format, keys + number_bytes(format) * d, stride, s->keys + CIRCIUS_PANEL * d);
-    for (int64_t d = whole; d < head_dim; d++)
-        for (int i = 0; i < CIRCIUS_PANEL; i++)
-            s->keys[CIRCIUS_PANEL * d + i] = circius_get(keys + i * stride, format, d);
-    products(rows, 1, s->queries, head_dim, s->keys, 0, 0, head_dim, scores, CIRCIUS_BLOCK, NULL);
-}
-
-#define SCORE_FEW(R)                                                                                                   \
-    case R:                                                                                                            \
-        score_few(R, format, s->queries, head_dim, keys, stride, scores, ahead);                                               \
-        break;
-
-ALWAYS void score_any(int64_t rows, const int format, const struct scratch *s, int64_t head_dim,
-                      const char *keys, int64_t stride, float *scores, const char *const ahead[2]) {
-    switch (rows) {
-        SCORE_FEW(1) SCORE_FEW(2) SCORE_FEW(3) SCORE_FEW(4) SCORE_FEW(5) SCORE_FEW(6)
-#if MOST_ROWS > 6
-        SCORE_FEW(7) SCORE_FEW(8)
-#endif
-    default: score_many(rows, format, s, head_dim, keys, stride, scores);
-    }
-}
-
-#define SCORE_PANEL(NAME, FORMAT)                                                                                      \
-    static void NAME(int64_t rows, const struct scratch *s, int64_t head_dim, const char *keys, int64_t stride,        \
-                     float *scores, const char *const ahead[2]) {                                                      \
-        score_any(rows, FORMAT, s, head_dim, keys, stride, scores, ahead);                                             \
-    }
-SCORE_PANEL(score_f32, CIRCIUS_F32)
-SCORE_PANEL(score_f16, CIRCIUS_F16)
-SCORE_PANEL(score_bf16, CIRCIUS_BF16)
-SCORE_PANEL(score_i8, CIRCIUS_I8)
-
-static void (*const score_panel[])(int64_t, const struct scratch *, int64_t, const char *, int64_t, float *,
-                                   const char *const[2]) = {score_f32, score_f16, score_bf16, score_i8};
-
-/* Adds the values `begin` to `end` of a block, where they lie, to the outputs of a few rows. Eight values at a time go
- * through all of a head, so that they are read about as they stand in memory. */
-ALWAYS void mix_few(const int rows, const int format, const float *weights, const char *const *values, int64_t begin,
-                    int64_t end, float *out, int64_t head_dim, const float *factor) {
-    if (begin >= end)
-        return;
-    int is_scaled = 0;
-    for (int r = 0; r < rows; r++)
-        is_scaled |= factor[r] != 1;
-    for (int64_t first = begin; first < end; first += 8) {
-        int64_t last = circius_min(first + 8, end);
-        for (int64_t d = 0; d < head_dim; d += 16) {
-            v16 sums[MOST_ROWS];
-            UNROLL for (int r = 0; r < rows; r++)
-                sums[r] = v16_load(out + r * head_dim + d);
-            if (is_scaled)
-                UNROLL for (int r = 0; r < rows; r++)
-                    sums[r] = v16_mul(sums[r], v16_set1(factor[r]));
-            for (int64_t k = first; k < last; k++) {
-                v16 value = v16_load_as(format, values[k], d);
-                UNROLL for (int r = 0; r < rows; r++)
-                    sums[r] = v16_fma(v16_set1(weights[r * CIRCIUS_BLOCK + k]), value, sums[r]);
-            }
-            UNROLL for (int r = 0; r < rows; r++)
-                v16_store(out + r * head_dim + d, sums[r]);
-        }
-        is_scaled = 0;
-    }
-}
-
-#define MIX_FEW(R)                                                                                                     \
-    case R:                                                                                                            \
-        mix_few(R, format, weights, values, begin, end, out, head_dim, factor);                                        \
-        break;
-
-ALWAYS void mix_any(int64_t rows, const int format, const float *weights, const char *const *values, int64_t begin,
-                    int64_t end, float *out, int64_t head_dim, const float *factor) {
-    switch (rows) {
-        MIX_FEW(1) MIX_FEW(2) MIX_FEW(3) MIX_FEW(4) MIX_FEW(5) MIX_FEW(6)
-#if MOST_ROWS > 6
-        MIX_FEW(7) MIX_FEW(8)
-#endif
-    }
-}
-
-#define MIX_VALUES(NAME, FORMAT)                                                                                       \
-    static void NAME(int64_t rows, const float *weights, const char *const *values, int64_t begin, int64_t end,        \
-                     float *out, int64_t head_dim, const float *factor) {                                              \
-        mix_any(rows, FORMAT, weights, values, begin, end, out, head_dim, factor);                                     \
-    }
-MIX_VALUES(mix_f32, CIRCIUS_F32)
-MIX_VALUES(mix_f16, CIRCIUS_F16)
-MIX_VALUES(mix_bf16, CIRCIUS_BF16)
-MIX_VALUES(mix_i8, CIRCIUS_I8)
-
-static void (*const mix_values[])(int64_t, const float *, const char *const *, int64_t, int64_t, float *, int64_t,
-                                  const float *) = {mix_f32, mix_f16, mix_bf16, mix_i8};
 
 /* Turns the scores of the keys `begin` to `end` of a block into probabilities, and all others into 0. */
 ALWAYS void normalise(float *scores, const int is_whole, int begin, int end, const struct block *block,
@@ -385,22 +167,29 @@ static void normalise_rows(const struct circius_tile *t, const struct scratch *s
     }
 }
 
-/* The most rows that take keys and values as they come, instead of panels made of them first. */
-enum { FEW_ROWS = MOST_ROWS > 8 ? 8 : MOST_ROWS };
+/* The scores of sixteen keys of a block, for the queries that see any of them. */
+static void add_scores(const struct circius_tile *t, const struct scratch *s, const struct block *block, int64_t base,
+                       int64_t k) {
+    int64_t bytes = number_bytes(t->cache_format) * t->head_dim, stride = block->keys[k + 1] - block->keys[k];
+    const char *keys = gather(block->keys + k, stride, bytes, s->gathered);
+    if (keys == (const char *)s->gathered)
+        stride = bytes;
+    const char *const ahead[] = {block->keys[k] + CIRCIUS_BLOCK * t->keys.ring_stride, block->values[k]};
+    int64_t first = circius_max(0, base + k - t->first_position);
+    int64_t after = circius_min(t->n_queries, base + k + CIRCIUS_PANEL - 1 + t->window - t->first_position);
+    int64_t row = first * t->group;
+    if (first < after)
+        score_panel[t->cache_format]((after - first) * t->group, s->queries + row * t->head_dim, t->head_dim, keys,
+                                     stride, s->scores + row * CIRCIUS_BLOCK + k, ahead, s->keys);
+}
 
 /* One block of keys, of which the positions from `base + begin` to `base + end` are seen by some query. */
 static void add_block(const struct circius_tile *t, const struct scratch *s, int64_t base, int64_t begin, int64_t end) {
     struct block block;
     int64_t head_dim = t->head_dim, padded = circius_padded(head_dim), rows = t->n_queries * t->group;
     find_block(t, base, begin, end, &block);
-    for (int64_t k = begin & -CIRCIUS_PANEL; k < end; k += CIRCIUS_PANEL) {
-        const char *const ahead[] = {block.keys[k] + CIRCIUS_BLOCK * t->keys.ring_stride, block.values[k]};
-        int64_t stride = block.keys[k + 1] - block.keys[k];
-        const char *keys = gather(block.keys + k, stride, number_bytes(t->cache_format) * head_dim, s->gathered);
-        if (keys == (const char *)s->gathered)
-            stride = number_bytes(t->cache_format) * head_dim;
-        score_panel[t->cache_format](rows, s, head_dim, keys, stride, s->scores + k, ahead);
-    }
+    for (int64_t k = begin & -CIRCIUS_PANEL; k < end; k += CIRCIUS_PANEL)
+        add_scores(t, s, &block, base, k);
     int are_few = rows <= FEW_ROWS && padded == head_dim;
     if (!are_few)
         pack_values(&block, t->cache_format, head_dim, begin, end, s->values);
@@ -436,32 +225,36 @@ static void attend(const struct circius_tile *t, float *memory) {
 
 /* Codes of a head of a token: its largest number becomes 127. What is not finite makes the scale NaN, and with it
  * everything that sees the token. */
-static void round_to_codes(const char *from, int from_format, int8_t *codes, int64_t n, float *scale) {
-    float highest = 0;
-    int is_finite = 1;
+static void round_to_codes(const float *numbers, int8_t *codes, int64_t n, float *scale) {
+    uint32_t bits = 0; /* of the largest size: those of positive floats are in their order, then infinity, then NaN */
     for (int64_t i = 0; i < n; i++) {
-        float size = fabsf(circius_get(from, from_format, i));
-        is_finite &= size < __builtin_inff();
-        highest = size > highest ? size : highest;
+        uint32_t size = circius_bits_of_float(numbers[i]) & 0x7fffffff;
+        bits = size > bits ? size : bits;
     }
-    float factor = 127.0f / highest;
+    float highest = circius_float_of_bits(bits), factor = 127.0f / highest;
+    int is_finite = bits < 0x7f800000;
     *scale = is_finite ? highest / 127.0f : __builtin_nanf("");
     if (!is_finite || !(factor < __builtin_inff())) { /* zeros, or so near that their factor overflows */
         memset(codes, 0, (size_t)n);
         return;
     }
     for (int64_t i = 0; i < n; i++)
-        codes[i] = (int8_t)circius_nearest(circius_get(from, from_format, i) * factor);
+        codes[i] = (int8_t)circius_nearest(numbers[i] * factor);
 }
 
 static void round_row(const char *from, int from_format, char *to, int to_format, int64_t n, float *scale) {
-    if (to_format == CIRCIUS_I8) {
-        round_to_codes(from, from_format, (int8_t *)to, n, scale);
+    if (from_format == to_format) {
+        memcpy(to, from, (size_t)(n * circius_format_bytes(to_format)));
         return;
     }
+    float wide[CIRCIUS_MAX_HEAD_DIM];
+    int format = to_format == CIRCIUS_I8 ? CIRCIUS_F32 : to_format;
+    char *target = to_format == CIRCIUS_I8 ? (char *)wide : to;
     int64_t whole = n / 16 * 16;
     for (int64_t i = 0; i < whole; i += 16)
-        v16_store_as(to_format, to, i, v16_load_as(from_format, from, i));
+        v16_store_as(format, target, i, v16_load_as(from_format, from, i));
     for (int64_t i = whole; i < n; i++)
-        circius_put(to, to_format, i, circius_get(from, from_format, i));
+        circius_put(target, format, i, circius_get(from, from_format, i));
+    if (to_format == CIRCIUS_I8)
+        round_to_codes(wide, (int8_t *)to, n, scale);
 }

@@ -63,7 +63,8 @@ static inline int64_t circius_padded(int64_t head_dim) {
  * panels of keys and a block of values. */
 static inline int64_t circius_tile_scratch(int64_t rows, int64_t head_dim) {
     int64_t padded = circius_padded(head_dim);
-    return rows * (2 * padded + CIRCIUS_BLOCK) + 3 * ((rows + 15) / 16 * 16) + (2 * CIRCIUS_PANEL + CIRCIUS_BLOCK) * padded;
+    return rows * (2 * padded + CIRCIUS_BLOCK) + 3 * ((rows + 15) / 16 * 16) +
+           (2 * CIRCIUS_PANEL + CIRCIUS_BLOCK) * padded;
 }
 
 #endif

@@ -69,9 +69,15 @@ ALWAYS void v16_store_as(int format, char *to, int64_t index, v16 x) {
 }
 
 /* Eight numbers of sixteen keys at `stride` bytes from each other, as (8, 16) in float32. */
-ALWAYS void turn_eight(const int format, const char *from, int64_t stride, float *to) {
+ALWAYS void turn_eight(const int format, const char *from, int64_t stride, char *to) {
     for (int j = 0; j < 8; j++)
-        LANES to[16 * j + i] = circius_get(from + i * stride, format, j);
+        LANES ((float *)to)[16 * j + i] = circius_get(from + i * stride, format, j);
+}
+
+/* Vector `index` of what turn_eight wrote. */
+ALWAYS v16 v16_load_turned(int format, const char *from, int index) {
+    (void)format;
+    return v16_load((const float *)from + 16 * index);
 }
 
 #include "attention_body.h"

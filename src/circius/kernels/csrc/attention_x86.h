@@ -1,5 +1,4 @@
-/* Eight numbers each of sixteen keys turned round, and the formats: shared by AVX2 and AVX-512. The including file defines
- * v16, v16_store and v16_widen, which makes sixteen floats of sixteen 16-bit numbers (codes for CIRCIUS_I8). */
+/* Eight numbers each of sixteen keys turned round: shared by AVX2 and AVX-512. */
 #include <immintrin.h>
 
 #include "attention_numbers.h"
@@ -11,7 +10,7 @@ ALWAYS __m128i load_eight(int format, const char *from) {
     return _mm_loadu_si128((const __m128i *)from);
 }
 
-ALWAYS void turn_narrow(const int format, const char *from, int64_t stride, float *to) {
+ALWAYS void turn_narrow(const int format, const char *from, int64_t stride, __m256i *to) {
     /* Every address is one of four and none, one, two or three strides: few registers hold them all. */
     const char *fours[4] = {from, from + 4 * stride, from + 8 * stride, from + 12 * stride};
     __m256i r[8], s[8];
@@ -29,8 +28,8 @@ ALWAYS void turn_narrow(const int format, const char *from, int64_t stride, floa
         r[4 * i + 3] = _mm256_unpackhi_epi32(s[4 * i + 1], s[4 * i + 3]);
     }
     _Pragma("GCC unroll 4") for (int i = 0; i < 4; i++) { /* eights */
-        v16_store(to + 32 * i, v16_widen(format, _mm256_unpacklo_epi64(r[i], r[i + 4])));
-        v16_store(to + 32 * i + 16, v16_widen(format, _mm256_unpackhi_epi64(r[i], r[i + 4])));
+        _mm256_storeu_si256(to + 2 * i, _mm256_unpacklo_epi64(r[i], r[i + 4]));
+        _mm256_storeu_si256(to + 2 * i + 1, _mm256_unpackhi_epi64(r[i], r[i + 4]));
     }
 }
 
@@ -59,20 +58,13 @@ ALWAYS void turn_wide(const char *from, int64_t stride, float *to) {
     }
 }
 
-/* Eight numbers of sixteen keys at `stride` bytes from each other, as (8, 16) in float32. */
-ALWAYS void turn_eight(const int format, const char *from, int64_t stride, float *to) {
+/* Eight numbers of sixteen keys at `stride` bytes from each other, as (8, 16) numbers that v16_load_turned reads: codes
+ * take 16 bits, all others what they have. */
+ALWAYS void turn_eight(const int format, const char *from, int64_t stride, char *to) {
     if (format == CIRCIUS_F32)
-        turn_wide(from, stride, to);
+        turn_wide(from, stride, (float *)to);
     else
-        turn_narrow(format, from, stride, to);
-}
-
-ALWAYS v16 v16_load_as(int format, const char *from, int64_t index) {
-    if (format == CIRCIUS_F32)
-        return v16_load((const float *)from + index);
-    if (format == CIRCIUS_I8)
-        return v16_widen(format, _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(from + index))));
-    return v16_widen(format, _mm256_loadu_si256((const __m256i *)(from + 2 * index)));
+        turn_narrow(format, from, stride, (__m256i *)to);
 }
 
 ALWAYS void v16_store_as(int format, char *to, int64_t index, v16 x) {

@@ -7,9 +7,9 @@
 #include "pool.h"
 #include "scratch.h"
 
-/* A ticket is for some outputs and some rows. Few rows wait for memory: few outputs then, which come from one stretch of
- * it, each read from end to end. Many rows wait for the multipliers: outputs and rows enough that a block of both stays in
- * the nearer caches and is used often. */
+/* A ticket is for some outputs and some rows. Few rows wait for memory: few outputs then, which come from one stretch
+ * of it, each read from end to end. Many rows wait for the multipliers: outputs and rows enough that a block of both
+ * stays in the nearer caches and is used often. */
 enum { FEW_ROWS = 3, OUTPUTS_OF_FEW = 16, OUTPUTS_AT_ONCE = 64, ROWS_AT_ONCE = 240, PANELS_AT_ONCE = 3 };
 /* From so many numbers on, x is arranged by all workers. */
 enum { WORTH_SHARING = 1 << 16 };
@@ -80,7 +80,8 @@ static void arrange_panel(const struct job *job, int64_t first) {
 }
 
 /* The inputs from `at` on of a group's outputs. Past the last output it stands again: those products are dropped. */
-static void find_weights(const struct job *job, const struct item *item, int64_t group, int64_t at, const char **weights) {
+static void find_weights(const struct job *job, const struct item *item, int64_t group, int64_t at,
+                         const char **weights) {
     const int64_t size = circius_number_bytes(job->weight_type);
     for (int64_t i = 0; i < DENSE_GROUP; i++) {
         int64_t output = item->first_output + least(group * DENSE_GROUP + i, item->n_outputs - 1);
@@ -96,8 +97,9 @@ static void multiply_panels(const struct job *job, const struct item *item, int6
     const int n_inputs = (int)block_length(job->n_inputs, at);
     for (int64_t row = begin; row < end; row += DENSE_PANEL) {
         const int n_rows = (int)least(DENSE_PANEL, end - row);
-        job->kernels->multiply(arranged_at(job, item->first_row + row, at), n_rows, weights, row == begin ? next : weights,
-                               n_inputs, job->weight_type, sums + (group * item->n_rows + row) * DENSE_GROUP);
+        job->kernels->multiply(arranged_at(job, item->first_row + row, at), n_rows, weights,
+                               row == begin ? next : weights, n_inputs, job->weight_type,
+                               sums + (group * item->n_rows + row) * DENSE_GROUP);
     }
 }
 
@@ -119,7 +121,8 @@ static void multiply_many(const struct job *job, const struct item *item, int64_
             for (int64_t group = 0; group < n_groups; group++) {
                 const char *next[DENSE_GROUP];
                 find_weights(job, item, group + 1, at, next);
-                multiply_panels(job, item, group, at, row, least(row + PANELS_AT_ONCE * DENSE_PANEL, item->n_rows), next, sums);
+                multiply_panels(job, item, group, at, row, least(row + PANELS_AT_ONCE * DENSE_PANEL, item->n_rows),
+                                next, sums);
             }
 }
 
@@ -129,7 +132,8 @@ static void write_rows(const struct job *job, const struct item *item, int64_t n
     for (int64_t row = 0; row < item->n_rows; row++) {
         float together[OUTPUTS_AT_ONCE];
         for (int64_t group = 0; group < n_groups; group++)
-            memcpy(together + group * DENSE_GROUP, sums + (group * item->n_rows + row) * DENSE_GROUP, DENSE_GROUP * sizeof(float));
+            memcpy(together + group * DENSE_GROUP, sums + (group * item->n_rows + row) * DENSE_GROUP,
+                   DENSE_GROUP * sizeof(float));
         int64_t at = (item->first_row + row) * item->matrix->n_outputs + item->first_output;
         job->kernels->narrow(together, item->n_outputs, job->x_type, (char *)item->matrix->y + at * size);
     }
@@ -173,7 +177,8 @@ static int run(struct job *job, int n_threads) {
     job->n_padded = ceil_div(job->n_inputs, DENSE_STEP) * DENSE_STEP;
     const int64_t n_arranged = job->n_rows * job->n_padded;
     job->arranges_together = n_arranged >= WORTH_SHARING;
-    float *scratch = circius_scratch_take((size_t)(n_arranged + n_threads * job->outputs_at_once * job->rows_at_once) * 4);
+    float *scratch =
+        circius_scratch_take((size_t)(n_arranged + n_threads * job->outputs_at_once * job->rows_at_once) * 4);
     if (!scratch)
         return CIRCIUS_NO_MEMORY;
     job->arranged = scratch;

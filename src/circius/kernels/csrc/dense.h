@@ -1,9 +1,9 @@
 /* Rows times a plain matrix in float32, float16 or bfloat16, read where it lies.
  *
- * The order of every sum is fixed, so neither the other rows, nor the other outputs, nor the threads change a bit of it:
- * the inputs go by blocks of 512, each by sixteens; lane l of eight adds up inputs l and l + 8 of every sixteen (2 l and
- * 2 l + 1 if the matrix is bfloat16), with fused multiply-adds; neighbouring lanes are added, then neighbours of those,
- * then the last two; and the sums of the blocks are added in their order. The result is rounded once.
+ * The order of every sum is fixed, so neither the other rows, nor the other outputs, nor the threads change a bit of
+ * it. The inputs go by blocks of 512, each by sixteens. Lane l of eight adds up inputs l and l + 8 of every sixteen,
+ * with fused multiply-adds; if the matrix is bfloat16, inputs 2 l and 2 l + 1. Neighbouring lanes are added, then
+ * neighbours of those, then the last two; the sums of the blocks are added in their order. The result is rounded once.
  */
 #ifndef CIRCIUS_DENSE_H
 #define CIRCIUS_DENSE_H
@@ -17,8 +17,8 @@ struct circius_dense_matrix {
     int64_t n_outputs;
 };
 
-/* y = x @ weight.T for each of some matrices with the same inputs. `x` is (n_rows, n_inputs) in numbers of `x_type`, which
- * is also that of y, its rows `x_stride` numbers apart. */
+/* y = x @ weight.T for each of some matrices with the same inputs. `x` is (n_rows, n_inputs) in numbers of `x_type`,
+ * which is also that of y, its rows `x_stride` numbers apart. */
 int circius_dense(const void *x, int x_type, int64_t x_stride, int64_t n_rows, int64_t n_inputs,
                   const struct circius_dense_matrix *matrices, int64_t n_matrices, int weight_type, int n_threads);
 
@@ -32,10 +32,10 @@ enum {
 
 /* What is written for each set of instructions. */
 struct dense_kernels {
-    /* Adds to sums[row][output of the group] what the `n_inputs` inputs of one block give. `weight` points to them in each
-     * row of the matrix, and `next` to what will be wanted after them. */
-    void (*multiply)(const float *x, int n_rows, const char *const *weight, const char *const *next, int n_inputs, int type,
-                     float *sums);
+    /* Adds to sums[row][output of the group] what the `n_inputs` inputs of one block give. `weight` points to them in
+     * each row of the matrix, and `next` to what will be wanted after them. */
+    void (*multiply)(const float *x, int n_rows, const char *const *weight, const char *const *next, int n_inputs,
+                     int type, float *sums);
     /* Writes a block of n_rows <= DENSE_PANEL rows as `multiply` reads x: eight numbers of the first row, those of the
      * second, and so on, then the next eight of each; as even and odd ones if the matrix is of bfloat16. */
     void (*arrange)(const char *const *rows, int n_rows, int n_inputs, int type, int weight_type, float *arranged);

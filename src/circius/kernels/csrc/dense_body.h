@@ -29,8 +29,8 @@ CIRCIUS_INLINE void add_step(const float *x, int n_rows, const char *const *weig
     }
 }
 
-CIRCIUS_INLINE void multiply_as(const float *x, int n_rows, const char *const *weight, const char *const *next, int n_inputs,
-                                int type, float *sums) {
+CIRCIUS_INLINE void multiply_as(const float *x, int n_rows, const char *const *weight, const char *const *next,
+                                int n_inputs, int type, float *sums) {
     lanes sum[DENSE_PANEL][DENSE_GROUP];
     for (int row = 0; row < n_rows; row++)
         for (int output = 0; output < DENSE_GROUP; output++)
@@ -63,8 +63,8 @@ CIRCIUS_INLINE void multiply_as(const float *x, int n_rows, const char *const *w
     default: multiply_as(x, 3, weight, next, n_inputs, TYPE, sums);                                                    \
     }
 
-static void multiply(const float *x, int n_rows, const char *const *weight, const char *const *next, int n_inputs, int type,
-                     float *sums) {
+static void multiply(const float *x, int n_rows, const char *const *weight, const char *const *next, int n_inputs,
+                     int type, float *sums) {
     if (type == CIRCIUS_BFLOAT16)
         MULTIPLY_AS(CIRCIUS_BFLOAT16)
     else if (type == CIRCIUS_FLOAT16)

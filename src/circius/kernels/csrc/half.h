@@ -51,7 +51,7 @@ static inline uint16_t circius_narrow_fp16(float value) {
         return (uint16_t)(sign | 0x7e00u | (rest >> 13 & 0x3ffu));
     if (rest >= 0x477ff000u) /* from half a step above 65504 on */
         return (uint16_t)(sign | 0x7c00u);
-    if (rest < 0x38800000u) { /* below the normal numbers: adding 0.5 leaves the rounded units of 2^-24 in the low bits */
+    if (rest < 0x38800000u) { /* below the normal numbers: adding 0.5 leaves rounded units of 2^-24 in the low bits */
         float moved = circius_from_bits(rest) + 0.5f;
         return (uint16_t)(sign | (circius_to_bits(moved) - 0x3f000000u));
     }

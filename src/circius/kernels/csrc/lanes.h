@@ -1,5 +1,5 @@
-/* Eight float32 numbers side by side, on whatever this file is compiled for: AVX2, NEON or plain C. Every operation gives
- * the same bits on all of them, and sums are always formed in the same order. */
+/* Eight float32 numbers side by side, on whatever this file is compiled for: AVX2, NEON or plain C. Every operation
+ * gives the same bits on all of them, and sums are always formed in the same order. */
 #ifndef CIRCIUS_LANES_H
 #define CIRCIUS_LANES_H
 

@@ -61,7 +61,7 @@ size_t circius_linears_scratch(const struct circius_linears *job) {
     return rounded_up(n_rows * n_inputs) * (wants_wide(job) ? 3 : 1) + 3 * per_unit;
 }
 
-/* Small enough that the last one to finish is not long alone, large enough for the memory to be read in long stretches. */
+/* Small enough that the last one to finish is not long alone, large enough to read the memory in long stretches. */
 enum { BYTES_PER_TICKET = 1 << 16 };
 
 void circius_linears_prepare(struct circius_linears *job, void *scratch, int n_workers) {

@@ -1,8 +1,9 @@
 /* Products of rows in float32 with packed matrices of 4 or 8 bits, computed in whole numbers.
  *
  * The numbers are the same to the last bit on every processor, for any number of rows and threads. A row is cut into
- * units of 32 inputs. With amax the greatest absolute value of a unit, its scale is s = amax / 127 and its inputs become
- * a = round_half_even(x * (127 / amax)), all in float32. An output starts at 0, and each unit in ascending order adds
+ * units of 32 inputs. With amax the greatest absolute value of a unit, its scale is s = amax / 127 and its inputs
+ * become a = round_half_even(x * (127 / amax)), all in float32; where 127 / amax is not finite, a = 0. An output starts
+ * at 0, and each unit in ascending order adds
  *     y = fmaf(scale * s, (float)sum(code * a), y)        codes of symmetric 4 bits are taken minus 8
  *     y = fmaf(min, s * (float)sum(a), y)                 where there are minima
  * A unit with a number that is not finite has s = NaN, so all outputs of that row are NaN, and of no other.
@@ -41,9 +42,9 @@ struct circius_product {
     int64_t stride;
 };
 
-/* Rows in whole numbers. A kernel takes them in blocks: as many as it can at once, and what is left in smaller powers of
- * two. In a block the units of its rows alternate, (units, rows of the block, ...), so that what is read together lies
- * together; a block begins where its first row would if each row lay for itself. */
+/* Rows in whole numbers. A kernel takes them in blocks: as many as it can at once, and what is left in smaller powers
+ * of two. In a block the units of its rows alternate, (units, rows of the block, ...), so that what is read together
+ * lies together; a block begins where its first row would if each row lay for itself. */
 struct circius_activations {
     int8_t *codes;   /* 32 for each unit and row: a */
     int16_t *wide;   /* the same in 16 bits, each four in the order 0 2 1 3; NULL where no kernel reads it */
@@ -71,7 +72,8 @@ enum {
     CIRCIUS_Y_STRIDE = CIRCIUS_TILE * CIRCIUS_MOST_TILES
 };
 
-/* Writes the results of some rows and neighbouring tiles to y: row r, output o of these at y[r * CIRCIUS_Y_STRIDE + o]. */
+/* Writes the results of some rows and neighbouring tiles to y: row r, output o of these at
+ * y[r * CIRCIUS_Y_STRIDE + o]. */
 typedef void (*circius_tiles)(const struct circius_matrix *matrix, int64_t tile, int n_tiles,
                               const struct circius_activations *rows, int64_t row, int n_rows, float *y);
 
@@ -79,14 +81,14 @@ void circius_quantise_portable(const float *x, const struct circius_activations 
 void circius_quantise_avx2(const float *x, const struct circius_activations *to, int64_t at);
 void circius_quantise_avx512(const float *x, const struct circius_activations *to, int64_t at);
 
-void circius_tiles_portable(const struct circius_matrix *, int64_t, int, const struct circius_activations *, int64_t, int,
-                            float *);
-void circius_tiles_avx2(const struct circius_matrix *, int64_t, int, const struct circius_activations *, int64_t, int,
-                        float *);
-void circius_tiles_avx512(const struct circius_matrix *, int64_t, int, const struct circius_activations *, int64_t, int,
-                          float *);
-void circius_tiles_neon(const struct circius_matrix *, int64_t, int, const struct circius_activations *, int64_t, int,
-                        float *);
+void circius_tiles_portable(const struct circius_matrix *matrix, int64_t tile, int n_tiles,
+                           const struct circius_activations *rows, int64_t row, int n_rows, float *y);
+void circius_tiles_avx2(const struct circius_matrix *matrix, int64_t tile, int n_tiles,
+                       const struct circius_activations *rows, int64_t row, int n_rows, float *y);
+void circius_tiles_avx512(const struct circius_matrix *matrix, int64_t tile, int n_tiles,
+                         const struct circius_activations *rows, int64_t row, int n_rows, float *y);
+void circius_tiles_neon(const struct circius_matrix *matrix, int64_t tile, int n_tiles,
+                       const struct circius_activations *rows, int64_t row, int n_rows, float *y);
 
 /* One call: `n_rows` rows of x, row r at x + r * x_stride, times every matrix. */
 struct circius_linears {

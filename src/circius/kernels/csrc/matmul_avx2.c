@@ -1,6 +1,7 @@
-/* Blocks of four rows by one tile. Codes of 4 bits are multiplied as unsigned bytes by signed ones: a sum over a whole unit
- * stays below 2^15, so it is widened once a unit. Products of 8 bits would not fit, so both sides are widened to 16 bits
- * first. For a few rows codes are taken from the matrix as they are; for many, a stretch of them is unpacked first. */
+/* Blocks of four rows by one tile. Codes of 4 bits are multiplied as unsigned bytes by signed ones: a sum over a whole
+ * unit stays below 2^15, so it is widened once a unit. Products of 8 bits would not fit, so both sides are widened to
+ * 16 bits first. For a few rows codes are taken from the matrix as they are; for many, a stretch of them is unpacked
+ * first. */
 #include <immintrin.h>
 #include <stddef.h>
 
@@ -50,8 +51,8 @@ INLINE __m256 widen(const uint16_t *halves, int type) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(eight), 16));
 }
 
-/* The four registers of a step: 4 bits: inputs 0..3 of outputs 0..7, of outputs 8..15, inputs 4..7 of each. 8 bits, in 16:
- * the even inputs of outputs 0..7, of outputs 8..15, the odd inputs of each. */
+/* The four registers of a step. 4 bits: inputs 0..3 of outputs 0..7 and of outputs 8..15, then inputs 4..7 of each.
+ * 8 bits, widened to 16: inputs 0 and 2 of outputs 0..7 and of outputs 8..15, then inputs 1 and 3 of each. */
 INLINE void unpack_step(const uint8_t *codes, int bits, __m256i *to) {
     __m256i low = _mm256_loadu_si256((const __m256i *)codes), high = _mm256_loadu_si256((const __m256i *)(codes + 32));
     if (bits == 4) {

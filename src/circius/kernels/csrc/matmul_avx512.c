@@ -1,7 +1,7 @@
-/* Blocks of up to eight rows by two tiles. VNNI multiplies unsigned codes by signed activations and adds four products at a
- * time to 32 bits. Codes of 8 bits are made unsigned by adding 128; what that adds is taken off where the sums start, as is
- * the 8 of symmetric 4 bits. For a few rows codes are taken from the matrix as they are; for many, those of 4 bits are
- * unpacked first, a stretch at a time. */
+/* Blocks of up to eight rows by two tiles. VNNI multiplies unsigned codes by signed activations and adds four products
+ * at a time to 32 bits. Codes of 8 bits are made unsigned by adding 128; what that adds is taken off where the sums
+ * start, as is the 8 of symmetric 4 bits. For a few rows codes are taken from the matrix as they are; for many, those
+ * of 4 bits are unpacked first, a stretch at a time. */
 #include <immintrin.h>
 
 #include "matmul.h"

@@ -1,5 +1,5 @@
-/* Blocks of up to four rows by one tile, with the dot product of signed bytes: four outputs of four inputs at a time, added
- * to 32 bits. Codes are taken from the matrix as they are. */
+/* Blocks of up to four rows by one tile, with the dot product of signed bytes: four outputs of four inputs at a time,
+ * added to 32 bits. Codes are taken from the matrix as they are. */
 #include <arm_neon.h>
 #include <stddef.h>
 
@@ -46,7 +46,8 @@ INLINE float32x4_t widen(const uint16_t *halves, int type) {
             sums[r][q] = vdotq_laneq_s32(sums[r][q], weights[q], a[r], lane);
 
 /* The sixteen inputs of two steps of 4 bits, or of four steps of 8 bits. */
-INLINE void add_sixteen(const uint8_t *codes, const int8x16_t *a, int n_rows, int bits, int32x4_t sums[ROWS][QUARTERS]) {
+INLINE void add_sixteen(const uint8_t *codes, const int8x16_t *a, int n_rows, int bits,
+                        int32x4_t sums[ROWS][QUARTERS]) {
     if (bits == 4) {
         const uint8x16_t mask = vdupq_n_u8(15);
         int8x16_t low[2][QUARTERS], high[2][QUARTERS];

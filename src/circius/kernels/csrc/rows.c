@@ -69,10 +69,18 @@ static int run(struct job *job, int n_threads) {
     return CIRCIUS_OK;
 }
 
-int circius_rms_norm(const float *x, int64_t x_stride, const float *weight, float eps, int64_t n_rows, int64_t n, float *out,
-                     int64_t out_stride, int n_threads) {
-    struct job job = {.operation = RMS_NORM, .a = x, .a_stride = x_stride, .b = weight, .out = out,
-                      .out_stride = out_stride, .n_rows = n_rows, .n = n, .n_heads = 1, .eps = eps};
+int circius_rms_norm(const float *x, int64_t x_stride, const float *weight, float eps, int64_t n_rows, int64_t n,
+                     float *out, int64_t out_stride, int n_threads) {
+    struct job job = {.operation = RMS_NORM,
+                      .a = x,
+                      .a_stride = x_stride,
+                      .b = weight,
+                      .out = out,
+                      .out_stride = out_stride,
+                      .n_rows = n_rows,
+                      .n = n,
+                      .n_heads = 1,
+                      .eps = eps};
     return run(&job, n_threads);
 }
 
@@ -80,20 +88,44 @@ int circius_rotate(float *x, int64_t x_stride, const float *cos, const float *si
                    int64_t head_dim, int n_threads) {
     if (head_dim % 2)
         return CIRCIUS_BAD_ARGUMENT;
-    struct job job = {.operation = ROTATE, .a = cos, .a_stride = head_dim, .b = sin, .b_stride = head_dim, .out = x,
-                      .out_stride = x_stride, .n_rows = n_rows, .n = head_dim, .n_heads = n_heads};
+    struct job job = {.operation = ROTATE,
+                      .a = cos,
+                      .a_stride = head_dim,
+                      .b = sin,
+                      .b_stride = head_dim,
+                      .out = x,
+                      .out_stride = x_stride,
+                      .n_rows = n_rows,
+                      .n = head_dim,
+                      .n_heads = n_heads};
     return run(&job, n_threads);
 }
 
-int circius_silu_times(const float *gate, int64_t gate_stride, const float *up, int64_t up_stride, int64_t n_rows, int64_t n,
-                       float *out, int64_t out_stride, int n_threads) {
-    struct job job = {.operation = SILU_TIMES, .a = gate, .a_stride = gate_stride, .b = up, .b_stride = up_stride,
-                      .out = out, .out_stride = out_stride, .n_rows = n_rows, .n = n, .n_heads = 1};
+int circius_silu_times(const float *gate, int64_t gate_stride, const float *up, int64_t up_stride, int64_t n_rows,
+                       int64_t n, float *out, int64_t out_stride, int n_threads) {
+    struct job job = {.operation = SILU_TIMES,
+                      .a = gate,
+                      .a_stride = gate_stride,
+                      .b = up,
+                      .b_stride = up_stride,
+                      .out = out,
+                      .out_stride = out_stride,
+                      .n_rows = n_rows,
+                      .n = n,
+                      .n_heads = 1};
     return run(&job, n_threads);
 }
 
-int circius_add_rows(float *x, int64_t x_stride, const float *y, int64_t y_stride, int64_t n_rows, int64_t n, int n_threads) {
-    struct job job = {.operation = ADD, .a = x, .b = y, .b_stride = y_stride, .out = x, .out_stride = x_stride,
-                      .n_rows = n_rows, .n = n, .n_heads = 1};
+int circius_add_rows(float *x, int64_t x_stride, const float *y, int64_t y_stride, int64_t n_rows, int64_t n,
+                     int n_threads) {
+    struct job job = {.operation = ADD,
+                      .a = x,
+                      .b = y,
+                      .b_stride = y_stride,
+                      .out = x,
+                      .out_stride = x_stride,
+                      .n_rows = n_rows,
+                      .n = n,
+                      .n_heads = 1};
     return run(&job, n_threads);
 }

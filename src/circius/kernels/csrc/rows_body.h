@@ -45,8 +45,8 @@ static void rms_norm(const float *x, const float *weight, float eps, int64_t n, 
     for (; i + CIRCIUS_LANES <= n; i += CIRCIUS_LANES)
         lanes_store(out + i, lanes_multiply(lanes_load(weight + i), lanes_multiply(lanes_load(x + i), scale)));
     if (i < n)
-        store_some(out + i, lanes_multiply(load_some(weight + i, n - i), lanes_multiply(load_some(x + i, n - i), scale)),
-                   n - i);
+        store_some(out + i,
+                   lanes_multiply(load_some(weight + i, n - i), lanes_multiply(load_some(x + i, n - i), scale)), n - i);
 }
 
 static void rotate(float *x, const float *cos, const float *sin, int64_t n_heads, int64_t head_dim) {
@@ -56,9 +56,10 @@ static void rotate(float *x, const float *cos, const float *sin, int64_t n_heads
         int64_t i = 0;
         for (; i + CIRCIUS_LANES <= half; i += CIRCIUS_LANES) {
             lanes a = lanes_load(first + i), b = lanes_load(second + i);
-            lanes turned_a = lanes_subtract(lanes_multiply(a, lanes_load(cos + i)), lanes_multiply(b, lanes_load(sin + i)));
-            lanes turned_b = lanes_add(lanes_multiply(b, lanes_load(cos + half + i)),
-                                       lanes_multiply(a, lanes_load(sin + half + i)));
+            lanes turned_a =
+                lanes_subtract(lanes_multiply(a, lanes_load(cos + i)), lanes_multiply(b, lanes_load(sin + i)));
+            lanes turned_b =
+                lanes_add(lanes_multiply(b, lanes_load(cos + half + i)), lanes_multiply(a, lanes_load(sin + half + i)));
             lanes_store(first + i, turned_a);
             lanes_store(second + i, turned_b);
         }

@@ -4,8 +4,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-/* A stretch begins with a line that says how long it is. The kept ones lie in a few slots; whoever takes one empties its
- * slot, so there are never more of them than calls at the same time. */
+/* A stretch begins with a line that says how long it is. The kept ones lie in a few slots; whoever takes one empties
+ * its slot, so there are never more of them than calls at the same time. */
 enum { N_SLOTS = 8, LINE = 64 };
 
 static void *_Atomic slots[N_SLOTS];

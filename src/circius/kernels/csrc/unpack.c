@@ -2,7 +2,11 @@
 
 #include "cpu.h"
 
+typedef void (*unpack_function)(const struct circius_matrix *matrix, int64_t tile, int n_rows, int type, void *out,
+                                int64_t at, int64_t stride);
+
 struct unpacking {
+    unpack_function unpack_tile;
     const struct circius_matrix *matrix;
     int64_t tile, n_tiles, stride;
     int type;
@@ -30,41 +34,51 @@ static void unit_codes(const struct circius_matrix *matrix, const uint8_t *codes
         }
 }
 
-static void write_unit(const struct unpacking *job, const int32_t *codes, float scale, float min, int64_t at) {
+static void write_unit(const struct circius_matrix *matrix, const int32_t *codes, float scale, float min, int type,
+                       void *out, int64_t at) {
     float values[CIRCIUS_UNIT];
     for (int i = 0; i < CIRCIUS_UNIT; i++)
         values[i] = (float)codes[i] * scale;
-    if (job->matrix->mins)
-        for (int i = 0; i < CIRCIUS_UNIT; i++)
-            values[i] += min;
-    if (job->type == CIRCIUS_FLOAT32)
-        memcpy((float *)job->out + at, values, sizeof values);
+    for (int i = 0; i < CIRCIUS_UNIT && matrix->mins; i++)
+        values[i] += min;
+    if (type == CIRCIUS_FLOAT32)
+        memcpy((float *)out + at, values, sizeof values);
     else
         for (int i = 0; i < CIRCIUS_UNIT; i++)
-            ((uint16_t *)job->out)[at + i] = circius_narrow_bf16(values[i]);
+            ((uint16_t *)out)[at + i] = circius_narrow_bf16(values[i]);
 }
 
-static void unpack_tile(const struct unpacking *job, int64_t tile) {
-    const struct circius_matrix *matrix = job->matrix;
+static void unpack_tile_portable(const struct circius_matrix *matrix, int64_t tile, int n_rows, int type, void *out,
+                                 int64_t at, int64_t stride) {
     int64_t n_units = matrix->n_inputs / CIRCIUS_UNIT, n_groups = matrix->n_inputs / matrix->group;
     int64_t unit_bytes = (int64_t)CIRCIUS_UNIT * CIRCIUS_TILE * matrix->bits / 8;
-    int64_t left = matrix->n_outputs - tile * CIRCIUS_TILE;
-    for (int64_t o = 0; o < (left < CIRCIUS_TILE ? left : CIRCIUS_TILE); o++)
+    for (int o = 0; o < n_rows; o++)
         for (int64_t u = 0; u < n_units; u++) {
             int64_t group = (tile * n_groups + u * CIRCIUS_UNIT / matrix->group) * CIRCIUS_TILE + o;
             int32_t codes[CIRCIUS_UNIT];
             unit_codes(matrix, matrix->codes + (tile * n_units + u) * unit_bytes + 4 * o, codes);
-            int64_t at = ((tile - job->tile) * CIRCIUS_TILE + o) * job->stride + u * CIRCIUS_UNIT;
-            write_unit(job, codes, wide(matrix, matrix->scales, group),
-                       matrix->mins ? wide(matrix, matrix->mins, group) : 0.0f, at);
+            write_unit(matrix, codes, wide(matrix, matrix->scales, group),
+                       matrix->mins ? wide(matrix, matrix->mins, group) : 0.0f, type, out,
+                       at + o * stride + u * CIRCIUS_UNIT);
         }
 }
 
 static void unpack_work(void *pointer, int worker, int n_workers) {
     struct unpacking *job = pointer;
     (void)worker, (void)n_workers;
-    for (int64_t tile; (tile = circius_take(&job->tiles)) < job->n_tiles;)
-        unpack_tile(job, job->tile + tile);
+    for (int64_t i; (i = circius_take(&job->tiles)) < job->n_tiles;) {
+        int64_t tile = job->tile + i, left = job->matrix->n_outputs - tile * CIRCIUS_TILE;
+        int n_rows = left < CIRCIUS_TILE ? (int)left : CIRCIUS_TILE;
+        job->unpack_tile(job->matrix, tile, n_rows, job->type, job->out, i * CIRCIUS_TILE * job->stride, job->stride);
+    }
+}
+
+static unpack_function choose_function(void) {
+#if defined(__x86_64__)
+    if (circius_isa() == CIRCIUS_AVX2 || circius_isa() == CIRCIUS_AVX512)
+        return circius_unpack_tile_avx2;
+#endif
+    return unpack_tile_portable;
 }
 
 int circius_unpack(const struct circius_matrix *matrix, int64_t tile, int64_t n_tiles, int type, void *out,
@@ -74,7 +88,14 @@ int circius_unpack(const struct circius_matrix *matrix, int64_t tile, int64_t n_
         (type != CIRCIUS_FLOAT32 && type != CIRCIUS_BFLOAT16))
         return CIRCIUS_BAD_ARGUMENT;
     struct unpacking job = {
-        .matrix = matrix, .tile = tile, .n_tiles = n_tiles, .stride = stride, .type = type, .out = out};
+        .unpack_tile = choose_function(),
+        .matrix = matrix,
+        .tile = tile,
+        .n_tiles = n_tiles,
+        .stride = stride,
+        .type = type,
+        .out = out,
+    };
     circius_parallel(unpack_work, &job, n_workers);
     return CIRCIUS_OK;
 }
