@@ -28,6 +28,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,11 +116,12 @@ def measure(form: str, path: Path, judge: Judge, *, decode_tokens: int, **how: A
     score = llm.score(judge.text)
     kl, agrees = judge.compare(llm)
     stored = open_checkpoint(path)
+    n_bytes = stored.n_bytes if stored.is_quantised else llm.model.dtype.itemsize * stored.config.n_parameters
     return Line(
         form=form,
         as_run=", ".join(f"{name}={value}" for name, value in how.items()) or "8-bit activations",
-        bits_per_weight=8 * stored.n_bytes / stored.config.n_parameters,
-        n_bytes=stored.n_bytes,
+        bits_per_weight=8 * n_bytes / stored.config.n_parameters,
+        n_bytes=n_bytes,
         perplexity=score.perplexity,
         kl=kl,
         agrees=agrees,
@@ -131,7 +133,8 @@ def measure(form: str, path: Path, judge: Judge, *, decode_tokens: int, **how: A
 def write_form(dense: Path, target: Path, recipe: Recipe, rows: list[list[int]] | None) -> Path:
     """A packed model of the dense values; with `rows`, compensated."""
     checkpoint = open_checkpoint(dense)
-    write_quantized(checkpoint, make_plan(checkpoint, recipe), target, calibration=rows)
+    extra = partial(export_tokenizer, dense)
+    write_quantized(checkpoint, make_plan(checkpoint, recipe), target, calibration=rows, extra=extra)
     return target
 
 
@@ -173,7 +176,7 @@ def llamacpp_perplexity(programs: Path, model: Path, judge: Judge, folder: Path)
 def write_dense(model: str, folder: Path) -> Path:
     """The model's values in floats, with its tokenizer."""
     source = resolve(model)
-    convert(source, folder / "dense", to="hf", extra=lambda target: export_tokenizer(source, target))
+    convert(source, folder / "dense", to="hf", extra=partial(export_tokenizer, source))
     return folder / "dense"
 
 

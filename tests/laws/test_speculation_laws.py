@@ -13,14 +13,17 @@ from hypothesis import strategies as st
 from circius.base.config import Window
 from circius.base.errors import CacheFullError
 from circius.engine import batch
+from circius.engine.devices import is_exact_in_batches
 from circius.engine.generate import BatchLimits, generate
 from circius.engine.llm import LLM
 from circius.engine.outputs import CompletionOutput
 from circius.engine.params import SamplingParams
 from circius.engine.request import Limits, make_request
 from circius.engine.session import ChatSession
+from circius.kernels import ring_attention
 from circius.model import RollingCache, Transformer
 from tests.models import random_model, random_tokens, tiny_config
+from tests.packed import fully_packed_model, packable_config
 from tests.unit.engine.tiny import byte_llm
 
 WINDOWS = st.sampled_from([None, 1, 3, 5, 8])
@@ -68,6 +71,11 @@ def guessing(answers: Sequence[Sequence[int]], source: Random) -> Iterator[None]
 @cache
 def _model(window: Window) -> Transformer:
     return random_model(tiny_config(window=window)).requires_grad_(False)
+
+
+@cache
+def _packed(window: Window) -> Transformer:
+    return fully_packed_model(packable_config(window=window))
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +136,25 @@ def test_any_drafts_give_the_same_answers(
     expected = _outputs(_model(window), prompts, params)
     with guessing([output.token_ids for output in expected], source):
         _same(_outputs(_model(window), prompts, params, speculate=MOST), expected)
+
+
+@pytest.mark.skipif(not ring_attention.is_fast(), reason="the native kernels were not built here")
+@FEW
+@given(
+    window=WINDOWS,
+    prompts=st.lists(st.lists(st.integers(0, 60), min_size=1, max_size=25), min_size=4, max_size=4),
+    params=st.lists(PARAMS, min_size=1, max_size=4),
+    source=st.randoms(use_true_random=False),
+)
+def test_with_packed_weights_not_even_a_bit_of_a_log_probability_differs(
+    window: Window, prompts: list[list[int]], params: list[SamplingParams], source: Random
+) -> None:
+    model = _packed(window)
+    assert is_exact_in_batches(model)
+    prompts = prompts[: len(params)]
+    expected = _outputs(model, prompts, params)
+    with guessing([output.token_ids for output in expected], source):
+        assert _outputs(model, prompts, params, speculate=MOST) == expected
 
 
 @FEW

@@ -185,9 +185,7 @@ Threads = Annotated[
 ]
 DTypeOption = Annotated[
     DType,
-    typer.Option(
-        "--dtype", help="Number format of the weights; auto suits file and device.", rich_help_panel=LOADING
-    ),
+    typer.Option("--dtype", help="Number format of the weights; auto suits file and device.", rich_help_panel=LOADING),
 ]
 ActivationsOption = Annotated[
     Activations,

@@ -5,7 +5,7 @@ from typing import cast, get_args
 import torch
 
 from circius.base.errors import InvalidInputError, ParamsError
-from circius.kernels import native
+from circius.kernels import ring_attention
 from circius.kernels.packed_linear import Activations
 from circius.model import Transformer
 from circius.model.layers import Linear
@@ -100,7 +100,7 @@ def is_exact_in_batches(model: Transformer) -> bool:
     layers = list(model.modules())
     return (
         model.device.type == "cpu"
-        and native.available()
+        and ring_attention.is_fast()
         and not any(isinstance(layer, Linear) for layer in layers)
         and all(layer.activations == "int8" for layer in layers if isinstance(layer, PackedWeight))
     )

@@ -9,7 +9,14 @@ import torch
 
 from circius.base.config import ModelConfig, Window
 from circius.base.errors import InvalidInputError, PromptError, TemplateError
-from circius.engine.devices import is_exact_in_batches, pick_activations, pick_cache_dtype, pick_device, pick_dtype, set_threads
+from circius.engine.devices import (
+    is_exact_in_batches,
+    pick_activations,
+    pick_cache_dtype,
+    pick_device,
+    pick_dtype,
+    set_threads,
+)
 from circius.engine.generate import BatchLimits, IsCancelled, OnToken, generate
 from circius.engine.outputs import RequestOutput
 from circius.engine.params import SamplingParams

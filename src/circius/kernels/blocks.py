@@ -13,6 +13,8 @@ from circius.kernels import native
 from circius.kernels.packed import TILE, UNIT
 
 _FORM = struct.Struct("6i")
+_WORTH_THREADS = 2**22
+"""Bytes that one thread puts in order in a millisecond or two, which is how long others may take to come."""
 
 
 class BlockForm(NamedTuple):
@@ -65,7 +67,7 @@ def tile_blocks(form: BlockForm, rows: Tensor, order: Tensor | None = None) -> T
         scales.data_ptr(),
         None if mins is None else mins.data_ptr(),
         ctypes.byref(odd),
-        native.n_threads(),
+        native.n_threads() if rows.numel() >= _WORTH_THREADS else 1,
     )
     native.check(code)
     return Tiles(codes, scales, mins, is_sound=not odd.value)
@@ -73,8 +75,10 @@ def tile_blocks(form: BlockForm, rows: Tensor, order: Tensor | None = None) -> T
 
 @cache
 def _function() -> Callable[..., int]:
-    pointer, long, integer = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+    pointer, long = ctypes.c_void_p, ctypes.c_int64
     function = native.library()["circius_tile_blocks"]
-    numbers = [pointer, long, pointer, long, long]
-    function.argtypes = [ctypes.c_char_p, *numbers, *[pointer] * 4, integer]
+    function.argtypes = (
+        *(ctypes.c_char_p, pointer, long, pointer, long, long),
+        *(pointer, pointer, pointer, pointer, ctypes.c_int),
+    )
     return function

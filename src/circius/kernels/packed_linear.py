@@ -28,7 +28,7 @@ _PLACE = struct.Struct("Pq")
 """What follows it in struct circius_product."""
 _TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 """enum circius_number of csrc/half.h."""
-_FEW_ROWS = 8
+_FEW_ROWS = 12
 """Up to so many rows are multiplied without unpacking the matrix, if they are not to be rounded."""
 _UNPACKED_AT_ONCE = 2**21
 """Numbers in one block of unpacked weights, which should still be in the cache when they are multiplied."""

@@ -39,7 +39,7 @@ def rounded(x: Tensor, dtype: torch.dtype) -> Rounded:
 
 def _codes(x: Tensor) -> Rounded:
     highest = x.abs().amax(dim=-1)
-    factor = _MOST_CODE / highest
+    factor = torch.full_like(highest, _MOST_CODE) / highest  # a number over a tensor would multiply by 1 / highest
     # Zeros, and what is so small that its factor overflows, have codes of zero.
     codes = torch.where(factor.isfinite()[..., None], (x * factor[..., None]).round(), 0.0)
     codes = torch.where(highest.isfinite()[..., None], codes, 0.0)

@@ -1,9 +1,9 @@
 """The whole model on one flat token axis: embeddings, blocks, norm, logits."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import accumulate
-from typing import Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -107,7 +107,19 @@ class Transformer(nn.Module):
                 is_embedding = layer is self.model.embed_tokens
                 packed = PackedEmbedding(weight) if is_embedding else PackedLinear(weight)
                 self.set_submodule(name.removesuffix(".weight"), packed)
+        self._gather_packed()
+
+    def _gather_packed(self) -> None:
         self._packed_blocks = PackedBlocks.of(self._blocks()) if self.is_packed else None
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._gather_packed()  # of what has been moved
+        return self
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._gather_packed()  # a copy of what was gathered would point at the weights of the original
 
     def forward(
         self,

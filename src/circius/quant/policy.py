@@ -28,6 +28,8 @@ GROUP_OF_8 = 32
 """Inputs that share a scale in 8 bits: half a bit more than one scale for all of them, and a fraction of the error."""
 _FORMS = MappingProxyType({"Q4_0": (4, 32, False), "Q4_1": (4, 32, True), "Q4_K": (4, 32, True)})
 _OTHER_FORMS = (8, 32, False)
+_EXACT = frozenset({"Q4_0", "Q4_1", "Q5_0", "Q8_0"})
+"""Block formats of GGUF whose every value a packed matrix has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +108,7 @@ class Plan:
 
 
 def make_plan(checkpoint: Checkpoint, recipe: Recipe, on_progress: Progress | None = None) -> Plan:
-    """Decides every weight. All that will be rounded is read once, for its largest value.
+    """Decides every weight. All that is not taken over is read once, for its largest value.
 
     on_progress: called with the bytes looked at so far and in all.
 
@@ -149,7 +151,10 @@ def _decide(
 ) -> Decided:
     own = _form_of(stored) if stored.is_quantised else None
     if own is not None and _satisfies(own, asked, recipe):
+        if not isinstance(stored, PackedTensor) and stored.stored_as not in _EXACT:
+            notes[f"{stored.stored_as} has no exact packed form, so it is rounded to {own.bits} bits"] += 1
         return Decided(own._replace(name=name, shape=stored.shape), "taken over")
+    magnitude = largest_magnitude(name, checkpoint.read(name))
     if asked == "keep":
         return _plain(name, stored, stored.dtype)
     if asked == 16:
@@ -161,7 +166,7 @@ def _decide(
         return _plain(name, stored, torch.bfloat16 if stored.is_quantised else stored.dtype)
     if group != wanted:
         notes[f"{n_inputs} inputs are no multiple of {wanted}, so its groups are of {group}"] += 1
-    dtype = _scale_dtype(name, largest_magnitude(name, checkpoint.read(name)), asked, recipe.scales)
+    dtype = _scale_dtype(name, magnitude, asked, recipe.scales)
     has_mins = asked == 4 and bool(recipe.has_mins)
     return Decided(PlannedWeight(name, stored.shape, asked, group, has_mins, dtype), "rounded")
 

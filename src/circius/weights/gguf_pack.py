@@ -1,9 +1,9 @@
-"""GGUF's blocks as packed matrices: the same codes and scales at other places, without a second rounding where possible.
+"""GGUF's blocks as packed matrices: the same codes and scales at other places, not rounded again where that can be.
 
 What a block holds is in ggml's `ggml-common.h`. Q4_0, Q4_1 and Q8_0 are taken over as they are, and so is Q5_0, whose
 five bits are whole numbers that eight bits hold. Q4_K gives each 32 values a scale and a minimum of 6 bits relative to
-two shared ones; here they become 16-bit numbers of their own, which is a rounding, though a far smaller one than that of
-its values to 8 bits. All other kinds have no such way and are rounded to 8 bits in groups of 32.
+two shared ones; here they become 16-bit numbers of their own, which is a rounding, though a far smaller one than of the
+values to 8 bits. All other kinds have no such way and are rounded to 8 bits in groups of 32.
 """
 
 from collections.abc import Callable

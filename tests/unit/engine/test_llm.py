@@ -18,9 +18,12 @@ from circius.base.errors import (
 )
 from circius.engine.llm import LLM
 from circius.engine.params import SamplingParams
+from circius.kernels import native, ring_attention
 from circius.text import load_tokenizer, write_byte_tokenizer
 from circius.weights.save import save_model
-from tests.packed import packable_config, write_folder
+from circius.weights.write_packed import write_packed
+from tests.models import random_model
+from tests.packed import packable_config, plan_of, rounded, write_folder
 from tests.unit.engine.tiny import BYTE_VOCAB, byte_llm, tiny_model
 
 GREEDY = SamplingParams.greedy(max_tokens=4)
@@ -48,6 +51,34 @@ def test_a_loaded_model_answers_as_the_one_that_was_saved(folder: Path) -> None:
     own = LLM.of(tiny_model(vocab_size=BYTE_VOCAB, window=5), tokenizer=load_tokenizer(folder))
     assert llm.generate("Hi", GREEDY)[0].outputs == own.generate("Hi", GREEDY)[0].outputs
     assert (llm.context, llm.config.window_size) == (64, 5)
+
+
+@pytest.mark.parametrize(("asked", "speculate", "n_notes"), [(None, 0, 0), (0, 0, 0), (3, 3, 1)])
+def test_plain_weights_speculate_only_if_asked_and_with_a_note(
+    bare: Path, asked: int | None, speculate: int, n_notes: int
+) -> None:
+    llm = LLM(bare, device="cpu", speculate=asked)
+    assert llm.limits.speculate == speculate
+    assert sum("speculation" in note for note in llm.notes) == n_notes
+
+
+@pytest.mark.skipif(not ring_attention.is_fast(), reason="the native kernels were not built here")
+@pytest.mark.parametrize(
+    ("more", "speculate", "n_notes"),
+    [({}, 8, 0), ({"speculate": 0}, 0, 0), ({"activations": "float"}, 0, 0), ({"dtype": "float32"}, 0, 0)],
+)
+def test_packed_weights_speculate_by_themselves_where_it_is_exact(
+    tmp_path: Path, more: dict[str, Any], speculate: int, n_notes: int
+) -> None:
+    config = packable_config()
+    state = random_model(config).state_dict()
+    weights = {name: rounded(value) if value.ndim == 2 else value for name, value in state.items()}
+    write_packed(tmp_path, config, plan_of(weights), weights.values(), quantization={"bits": 4})
+    llm = LLM(tmp_path, device="cpu", **more)
+    assert llm.limits.speculate == speculate
+    assert sum("speculation" in note for note in llm.notes) == n_notes
+    with native.disabled():
+        assert LLM(tmp_path, device="cpu").limits.speculate == 0
 
 
 def test_options_replace_what_the_checkpoint_says_and_are_noted(folder: Path) -> None:

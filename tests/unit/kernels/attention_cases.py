@@ -39,7 +39,11 @@ def empty_rings(rows: int, n_kv_heads: int, n_slots: int, head_dim: int, dtype: 
 
 
 def attention(
-    rows: Sequence[NewTokens], like: Tokens, window: Window, cache_dtype: torch.dtype, workspace: Workspace | None = None
+    rows: Sequence[NewTokens],
+    like: Tokens,
+    window: Window,
+    cache_dtype: torch.dtype,
+    workspace: Workspace | None = None,
 ) -> RingAttention:
     return RingAttention(
         rows, n_heads=like.query.shape[1], n_kv_heads=like.key.shape[1], window=window, cache_dtype=cache_dtype,

@@ -12,7 +12,7 @@ from torch import Tensor
 from circius.base.errors import InvalidInputError
 from circius.kernels import native
 from circius.kernels.packed import UNIT, PackedMatrix, pack
-from circius.kernels.packed_linear import packed_linear, packed_linears, runs_native, unpack
+from circius.kernels.packed_linear import _takes_few_rows, packed_linear, packed_linears, runs_native, unpack
 
 pytestmark = pytest.mark.quick
 
@@ -180,6 +180,21 @@ def test_it_is_near_the_product_of_the_values(kind: str, n_rows: int) -> None:
     for activations, most in (("int8", 0.01), ("float", 1e-5)):
         found = packed_linear(x, matrix, activations)
         assert (found - exact).norm() / exact.norm() < most
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("n_rows", [1, 2, 5, 12, 13])
+@pytest.mark.parametrize(("n_inputs", "group", "dtype"), [(96, 32, torch.float16), (448, 448, torch.bfloat16)])
+def test_rows_that_are_not_rounded(
+    isa: str, kind: str, n_rows: int, n_inputs: int, group: int, dtype: torch.dtype
+) -> None:
+    matrix = random_matrix(kind, 50, n_inputs, group, dtype)
+    x = torch.randn(13, n_inputs) * torch.randn(13, 1).exp()
+    found = packed_linear(x[:n_rows], matrix, "float")
+    exact = x[:n_rows].double() @ matrix.unpack().double().T
+    assert ((found - exact).norm(dim=1) <= 3e-6 * exact.norm(dim=1)).all()
+    if n_rows == 5:
+        assert packed_linear(x[3:4], matrix, "float").equal(found[3:4]) or not _takes_few_rows(1)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])

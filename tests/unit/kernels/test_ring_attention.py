@@ -19,7 +19,17 @@ pytestmark = [
 
 CACHES = (torch.float32, torch.float16, torch.bfloat16, torch.int8)
 # query heads, key-value heads, head_dim: groups of 1 to 8, heads that are no multiple of 16 or of 8, the largest
-SHAPES = [(4, 2, 8), (32, 8, 128), (6, 2, 80), (3, 3, 72), (8, 1, 64), (16, 8, 64), (5, 1, 20), (26, 2, 16), (1, 1, 256)]
+SHAPES = [
+    (4, 2, 8),
+    (32, 8, 128),
+    (6, 2, 80),
+    (3, 3, 72),
+    (8, 1, 64),
+    (16, 8, 64),
+    (5, 1, 20),
+    (26, 2, 16),
+    (1, 1, 256),
+]
 
 
 def as_read(tokens: Tokens, cache_dtype: torch.dtype) -> Tokens:
@@ -59,7 +69,9 @@ def test_every_instruction_set_gives_the_same_bits(isa: str, cache_dtype: torch.
 @pytest.mark.parametrize("cache_dtype", CACHES)
 def test_rounds_exactly_as_torch_does(isa: str, cache_dtype: torch.dtype) -> None:
     """Ties, subnormals, the largest, what is past it, zeros, and what is not a number."""
-    special = torch.tensor([0.0, -0.0, 1e-45, 3e-8, 6.1e-5, 65503.9, 65519.9, 65520.0, 1e30, 2.0**-24 * 1.5, 1 + 2.0**-11])
+    special = torch.tensor(
+        [0.0, -0.0, 1e-45, 3e-8, 6.1e-5, 65503.9, 65519.9, 65520.0, 1e30, 2.0**-24 * 1.5, 1 + 2.0**-11]
+    )
     wide = torch.cat((special, -special, torch.randn(42), torch.tensor([1 + 2.0**-8, 127.5, 0.5, -0.5, 2.5])))[:64]
     rows = torch.stack([wide, torch.zeros(64), torch.full((64,), 1e-39), torch.randn(64), wide.clone()])
     rows[4, 5] = math.inf

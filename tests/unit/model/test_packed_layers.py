@@ -10,7 +10,7 @@ from circius.kernels.packed import PackedMatrix
 from circius.model import RollingCache, Transformer, packed_layers
 from circius.model.packed_layers import PackedEmbedding, PackedLinear, project
 from tests.models import random_model, random_tokens
-from tests.packed import dense_twin, packable_config, packed_model, random_weights, rounded
+from tests.packed import dense_twin, fully_packed_model, packable_config, packed_model, random_weights, rounded
 
 pytestmark = pytest.mark.quick
 
@@ -109,7 +109,6 @@ def test_it_moves_but_takes_no_other_number_format() -> None:
     model = packed_model(packable_config())
     tokens = random_tokens(9)
     expected = model(tokens, [9])
-    assert torch.equal(copy.deepcopy(model)(tokens, [9]), expected)
     assert torch.equal(model.to("cpu").float().to(torch.float32)(tokens, [9]), expected)
     for cast in (model.half, model.bfloat16, lambda: model.to(torch.float64)):
         with pytest.raises(InvalidInputError, match="cannot be cast"):
@@ -119,6 +118,19 @@ def test_it_moves_but_takes_no_other_number_format() -> None:
     weight = moved.get_submodule("model.layers.0.mlp.down_proj.weight")
     assert (weight.matrix.codes.device.type, weight.matrix.scales.dtype) == ("meta", torch.float16)
     assert moved.device.type == "meta"
+
+
+def test_a_copy_has_weights_of_its_own() -> None:
+    """The native library is given addresses: those of the copy."""
+    model, tokens = fully_packed_model(packable_config()), random_tokens(9)
+    with torch.inference_mode():
+        expected = model(tokens, [9])
+        copied, moved = copy.deepcopy(model), copy.deepcopy(model).to("cpu")
+        for buffer in model.buffers():
+            buffer.zero_()
+        assert not torch.equal(model(tokens, [9]), expected)
+        assert torch.equal(copied(tokens, [9]), expected)
+        assert torch.equal(moved(tokens, [9]), expected)
 
 
 def test_a_plain_model_is_as_before() -> None:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from circius.base.errors import CirciusError
 from circius.quant.gptq import add_products, factorise, round_compensated
-from circius.quant.grid import Grid
+from circius.quant.grid import Grid, nearest
 from circius.quant.rounding import round_matrix
 
 
@@ -57,7 +57,10 @@ def test_uncorrelated_inputs_leave_nothing_to_compensate() -> None:
     weight = torch.randn(33, 96)
     grid = Grid(bits=4, group=32)
     packed = round_compensated(weight, factorise(torch.eye(96) * 3), grid)
-    assert packed.matrix.unpack().equal(round_matrix(weight, grid).matrix.unpack())
+    scales = packed.matrix.scales.transpose(1, 2).flatten(0, 1)[:33].reshape(-1, 1).float()
+    nearest_values = nearest(weight.view(-1, 32), scales, None, grid) * scales
+    assert packed.matrix.unpack().equal(nearest_values.view(33, 96))
+    assert packed.squared_error < round_matrix(weight, grid).squared_error
     silent = round_compensated(weight, factorise(torch.zeros(96, 96)), grid)
     assert silent.matrix.unpack().equal(packed.matrix.unpack())
 

@@ -140,10 +140,12 @@ def test_weights_out_of_the_ordinary(tmp_path: Path) -> None:
     assert [plan[name].weight.dtype for name in (Q_PROJ, DOWN, O_PROJ)] == [torch.bfloat16] * 2 + [torch.float16]
     with pytest.raises(InvalidInputError, match=r"down_proj\.weight holds a value of .*e.*choose bfloat16"):
         make_plan(checkpoint, Recipe(scales=torch.float16))
-    weights[O_PROJ][0, 0] = torch.nan
-    save_model(model, tmp_path / "bad")
-    with pytest.raises(CheckpointError, match=r"o_proj\.weight holds 1 values that are NaN"):
-        make_plan(open_checkpoint(tmp_path / "bad"), Recipe())
+    for name in (O_PROJ, NORM):
+        weights[name].view(-1)[3] = torch.nan
+        save_model(model, tmp_path / "bad", overwrite=True)
+        with pytest.raises(CheckpointError, match=f"{name} holds 1 values that are NaN"):
+            make_plan(open_checkpoint(tmp_path / "bad"), Recipe())
+        weights[name].view(-1)[3] = 0
 
 
 def test_what_is_looked_at_is_reported(source: Source) -> None:

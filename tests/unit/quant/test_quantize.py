@@ -83,7 +83,9 @@ def test_gguf_blocks_keep_every_value(tmp_path: Path, kind: str) -> None:
 def test_blocks_that_are_no_packed_matrix_are_rounded_and_told(tmp_path: Path) -> None:
     init_checkpoint(SMALL, tmp_path / "model.gguf", to="gguf", quantization="Q5_1")
     checkpoint = open_checkpoint(tmp_path / "model.gguf")
-    done = write_quantized(checkpoint, make_plan(checkpoint, Recipe()), tmp_path / "packed")
+    plan = make_plan(checkpoint, Recipe())
+    done = write_quantized(checkpoint, plan, tmp_path / "packed")
+    assert plan.notes == ("23 weights: Q5_1 has no exact packed form, so it is rounded to 8 bits",)
     assert 0 < done.mean < 0.01
 
 

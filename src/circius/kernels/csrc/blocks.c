@@ -31,7 +31,7 @@ static void store_word(uint8_t *step, int o, uint32_t word) {
 }
 
 /* The steps of `n_bytes` bytes of halves: two words make one step of their low halves and one of their high halves. */
-static void place_halves(const uint8_t *from, int n_bytes, int run, int o, uint8_t *steps) {
+static inline void place_halves(const uint8_t *from, int n_bytes, int run, int o, uint8_t *steps) {
     for (int begin = 0; begin < n_bytes; begin += run, steps += run / 4 * CIRCIUS_STEP_BYTES)
         for (int pair = 0; pair < run / 8; pair++) {
             uint32_t first = load_word(from + begin + 8 * pair), second = load_word(from + begin + 8 * pair + 4);
@@ -64,7 +64,9 @@ static uint32_t place_block(const struct tiling *job, const uint8_t *block, int6
     int64_t n_steps = form->n_values / (form->run ? 8 : 4), n_blocks = job->n_inputs / form->n_values;
     uint8_t *steps = job->codes + (tile * n_blocks + index) * n_steps * CIRCIUS_STEP_BYTES;
     uint32_t odd = 0;
-    if (form->run)
+    if (form->run == 16 && form->n_values == 32) /* with numbers that the compiler knows it takes half the time */
+        place_halves(block + form->codes_at, 16, 16, o, steps);
+    else if (form->run)
         place_halves(block + form->codes_at, form->n_values / 2, form->run, o, steps);
     else
         odd = place_bytes(block + form->codes_at, form->n_values, o, steps);

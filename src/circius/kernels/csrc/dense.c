@@ -19,7 +19,7 @@ struct job {
     const struct circius_dense_matrix *matrices;
     const struct dense_kernels *kernels;
     float *arranged; /* block after block, in each panel after panel */
-    float *sums;     /* for each worker those of one ticket, [group][row][output of the group] */
+    float *scratch;  /* for each worker the sums of a ticket, [group][row][output of the group], and wide weights */
     int64_t x_stride, n_rows, n_inputs, n_padded, n_matrices;
     int64_t outputs_at_once, rows_at_once;
     int x_type, weight_type, arranges_together;
@@ -58,6 +58,11 @@ static struct item find_item(const struct job *job, int64_t ticket) {
     return (struct item){0};
 }
 
+/* What one worker needs. */
+static int64_t scratch_floats(const struct job *job) {
+    return job->outputs_at_once * (job->rows_at_once + DENSE_BLOCK);
+}
+
 static int64_t block_length(int64_t n, int64_t at) {
     return least(DENSE_BLOCK, n - at);
 }
@@ -89,41 +94,51 @@ static void find_weights(const struct job *job, const struct item *item, int64_t
     }
 }
 
-/* One block of one group with the panels from `begin` to `end`; `next` is wanted after it. */
-static void multiply_panels(const struct job *job, const struct item *item, int64_t group, int64_t at, int64_t begin,
-                            int64_t end, const char *const *next, float *sums) {
-    const char *weights[DENSE_GROUP];
-    find_weights(job, item, group, at, weights);
-    const int n_inputs = (int)block_length(job->n_inputs, at);
-    for (int64_t row = begin; row < end; row += DENSE_PANEL) {
-        const int n_rows = (int)least(DENSE_PANEL, end - row);
-        job->kernels->multiply(arranged_at(job, item->first_row + row, at), n_rows, weights,
-                               row == begin ? next : weights, n_inputs, job->weight_type,
-                               sums + (group * item->n_rows + row) * DENSE_GROUP);
-    }
-}
-
-/* Group after group, each from the first input to the last. */
+/* Few rows: group after group, each from the first input to the last, multiplied as it comes from memory. */
 static void multiply_few(const struct job *job, const struct item *item, int64_t n_groups, float *sums) {
     for (int64_t group = 0; group < n_groups; group++)
         for (int64_t at = 0; at < job->n_inputs; at += DENSE_BLOCK) {
-            const char *next[DENSE_GROUP];
-            int last = at + DENSE_BLOCK >= job->n_inputs;
-            find_weights(job, item, last ? group + 1 : group, last ? 0 : at + DENSE_BLOCK, next);
-            multiply_panels(job, item, group, at, 0, item->n_rows, next, sums);
+            const char *weights[DENSE_GROUP], *next[DENSE_GROUP];
+            const int is_last = at + DENSE_BLOCK >= job->n_inputs;
+            find_weights(job, item, group, at, weights);
+            find_weights(job, item, is_last ? group + 1 : group, is_last ? 0 : at + DENSE_BLOCK, next);
+            job->kernels->multiply(arranged_at(job, item->first_row, at), (int)item->n_rows, weights, next,
+                                   (int)block_length(job->n_inputs, at), job->weight_type,
+                                   sums + group * item->n_rows * DENSE_GROUP);
         }
 }
 
-/* Block after block, each with all outputs and rows. */
+/* Some rows and all groups of one block. While the first rows are multiplied, the next block is fetched. */
+static void multiply_rows(const struct job *job, const struct item *item, int64_t n_groups, int64_t at, int64_t begin,
+                          const float *wide, float *sums) {
+    const int64_t end = least(begin + PANELS_AT_ONCE * DENSE_PANEL, item->n_rows), next_at = at + DENSE_BLOCK;
+    const int n_inputs = (int)block_length(job->n_padded, at);
+    int64_t next_bytes = 0;
+    if (begin == 0 && next_at < job->n_inputs)
+        next_bytes = block_length(job->n_inputs, next_at) * circius_number_bytes(job->weight_type);
+    for (int64_t group = 0; group < n_groups; group++) {
+        const char *next[DENSE_GROUP];
+        find_weights(job, item, group, next_at, next);
+        for (int64_t row = begin; row < end; row += DENSE_PANEL)
+            job->kernels->multiply_wide(arranged_at(job, item->first_row + row, at), (int)least(DENSE_PANEL, end - row),
+                                        wide + group * DENSE_GROUP * DENSE_BLOCK, next, row ? 0 : (int)next_bytes,
+                                        n_inputs, sums + (group * item->n_rows + row) * DENSE_GROUP);
+    }
+}
+
+/* Many rows: block after block, widened once and then used by all of them. */
 static void multiply_many(const struct job *job, const struct item *item, int64_t n_groups, float *sums) {
-    for (int64_t at = 0; at < job->n_inputs; at += DENSE_BLOCK)
+    float *wide = sums + job->outputs_at_once * job->rows_at_once;
+    for (int64_t at = 0; at < job->n_inputs; at += DENSE_BLOCK) {
+        for (int64_t group = 0; group < n_groups; group++) {
+            const char *weights[DENSE_GROUP];
+            find_weights(job, item, group, at, weights);
+            job->kernels->widen(weights, (int)block_length(job->n_inputs, at), job->weight_type,
+                                wide + group * DENSE_GROUP * DENSE_BLOCK);
+        }
         for (int64_t row = 0; row < item->n_rows; row += PANELS_AT_ONCE * DENSE_PANEL)
-            for (int64_t group = 0; group < n_groups; group++) {
-                const char *next[DENSE_GROUP];
-                find_weights(job, item, group + 1, at, next);
-                multiply_panels(job, item, group, at, row, least(row + PANELS_AT_ONCE * DENSE_PANEL, item->n_rows),
-                                next, sums);
-            }
+            multiply_rows(job, item, n_groups, at, row, wide, sums);
+    }
 }
 
 /* Rounds the sums into their places. */
@@ -146,7 +161,7 @@ static void dense_work(void *pointer, int worker, int n_workers) {
             arrange_panel(job, row);
         circius_gate_wait(&job->gate, n_workers);
     }
-    float *sums = job->sums + worker * job->outputs_at_once * job->rows_at_once;
+    float *sums = job->scratch + worker * scratch_floats(job);
     for (;;) {
         struct item item = find_item(job, circius_take(&job->items));
         if (!item.matrix)
@@ -177,12 +192,11 @@ static int run(struct job *job, int n_threads) {
     job->n_padded = ceil_div(job->n_inputs, DENSE_STEP) * DENSE_STEP;
     const int64_t n_arranged = job->n_rows * job->n_padded;
     job->arranges_together = n_arranged >= WORTH_SHARING;
-    float *scratch =
-        circius_scratch_take((size_t)(n_arranged + n_threads * job->outputs_at_once * job->rows_at_once) * 4);
+    float *scratch = circius_scratch_take((size_t)(n_arranged + n_threads * scratch_floats(job)) * sizeof(float));
     if (!scratch)
         return CIRCIUS_NO_MEMORY;
     job->arranged = scratch;
-    job->sums = scratch + n_arranged;
+    job->scratch = scratch + n_arranged;
     for (int64_t row = 0; !job->arranges_together && row < job->n_rows; row += DENSE_PANEL)
         arrange_panel(job, row);
     circius_parallel(dense_work, job, n_threads);

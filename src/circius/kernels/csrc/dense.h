@@ -30,14 +30,20 @@ enum {
     DENSE_STEP = 16,   /* inputs are padded with zeros to a multiple */
 };
 
-/* What is written for each set of instructions. */
+/* What is written for each set of instructions. A block of inputs is worked on at a time. */
 struct dense_kernels {
-    /* Adds to sums[row][output of the group] what the `n_inputs` inputs of one block give. `weight` points to them in
-     * each row of the matrix, and `next` to what will be wanted after them. */
+    /* Adds to sums[row][output of the group] what a block gives for up to DENSE_PANEL rows. `weight` points to its
+     * `n_inputs` inputs in each row of the matrix, and `next` to what will be wanted after them. */
     void (*multiply)(const float *x, int n_rows, const char *const *weight, const char *const *next, int n_inputs,
                      int type, float *sums);
-    /* Writes a block of n_rows <= DENSE_PANEL rows as `multiply` reads x: eight numbers of the first row, those of the
-     * second, and so on, then the next eight of each; as even and odd ones if the matrix is of bfloat16. */
+    /* The same with weights that `widen` made; of what is wanted next, `next_bytes` from each place. */
+    void (*multiply_wide)(const float *x, int n_rows, const float *wide, const char *const *next, int next_bytes,
+                          int n_inputs, float *sums);
+    /* Writes the inputs of a group in float32 in the order in which they are multiplied. Beside each other, that is:
+     * in the matrix they lie whole pages apart and would drive each other out of the nearest cache. */
+    void (*widen)(const char *const *weight, int n_inputs, int type, float *wide);
+    /* Writes up to DENSE_PANEL rows as the products read x: eight numbers of the first row, those of the second, and
+     * so on, then the next eight of each; as even and odd ones if the matrix is of bfloat16. */
     void (*arrange)(const char *const *rows, int n_rows, int n_inputs, int type, int weight_type, float *arranged);
     /* Rounds `n` numbers to `type`. */
     void (*narrow)(const float *from, int64_t n, int type, void *to);

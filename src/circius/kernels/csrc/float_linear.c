@@ -30,8 +30,8 @@ static int rows_at_once(int64_t left) {
     return left < CIRCIUS_FLOAT_ROWS ? (int)left : CIRCIUS_FLOAT_ROWS;
 }
 
-/* One unit in the order of the bits of its codes: of 4 bits, 0 4 1 5 2 6 3 7 of every eight; of 8, as they are. The topmost
- * of 32 bits are shifted down by the kernel, since as the others they would be a sign. */
+/* One unit in the order of the bits of its codes: of 4 bits, 0 4 1 5 2 6 3 7 of every eight; of 8, as they are. The
+ * topmost of 32 bits are shifted down by the kernel, since where they stand they would be a sign. */
 static void arrange_unit(const float *x, int bits, float *inputs, float *sum) {
     int per_word = 32 / bits;
     float total = 0.0f;
