@@ -24,7 +24,7 @@ class ModelOptions:
     model: str
     dtype: DType = DType.AUTO
     device: str = "auto"
-    activations: Activations = Activations.INT8
+    activations: Activations = Activations.AUTO
     kv_bits: KVBits | None = None
     speculate: int | None = None
     context: int | None = None

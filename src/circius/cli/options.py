@@ -32,6 +32,7 @@ class DType(StrEnum):
 class Activations(StrEnum):
     """How quantised weights take their inputs."""
 
+    AUTO = "auto"
     INT8 = "int8"
     FLOAT = "float"
 
@@ -191,7 +192,7 @@ ActivationsOption = Annotated[
     Activations,
     typer.Option(
         "--activations",
-        help="What quantised weights are multiplied with: int8 is fast, float accurate.",
+        help="What quantised weights are multiplied with: int8 is fast, float accurate; auto goes by the size.",
         rich_help_panel=LOADING,
     ),
 ]

@@ -37,16 +37,22 @@ def pick_dtype(dtype: str | torch.dtype) -> torch.dtype | None:
     return found
 
 
-def pick_activations(activations: str) -> Activations:
-    """How packed weights take their inputs, from its name.
+_ROBUST = 1_000_000_000
+"""Models of fewer parameters feel rounded inputs, and are fast without them."""
+
+
+def pick_activations(activations: str, n_parameters: int) -> Activations:
+    """How packed weights take their inputs, from its name; "auto" goes by the size of the model.
 
     Raises:
-        InvalidInputError: neither "int8" nor "float".
+        InvalidInputError: none of "auto", "int8" and "float".
     """
+    if activations == "auto":
+        return "int8" if n_parameters >= _ROBUST else "float"
     for known in get_args(Activations):
         if activations == known:
             return cast(Activations, known)
-    raise InvalidInputError(f"activations must be int8 or float, got {activations!r}")
+    raise InvalidInputError(f"activations must be auto, int8 or float, got {activations!r}")
 
 
 def pick_cache_dtype(kv_bits: int | None, dtype: torch.dtype) -> torch.dtype | None:

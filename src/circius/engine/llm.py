@@ -64,7 +64,7 @@ class LLM:
         *,
         dtype: str | torch.dtype = "auto",
         device: str | torch.device = "auto",
-        activations: str = "int8",
+        activations: str = "auto",
         kv_bits: int | None = None,
         context: int | None = None,
         window: Window | Keep = KEEP,
@@ -84,7 +84,8 @@ class LLM:
         dtype: "auto" leaves it to the checkpoint and the device; or float32, bfloat16, float16, which unpack quantised
             weights.
         device: "auto" takes CUDA, then MPS, then the CPU.
-        activations: how quantised weights take their inputs: "int8" rounds them and is fast, "float" is accurate.
+        activations: how quantised weights take their inputs: "int8" rounds them and is fast, "float" is accurate, and
+            "auto" takes int8 from a billion parameters on.
         kv_bits: of a number in the cache: 32, 16, or 8 with a scale for each token and head; None for the model's own,
             which is 16 for quantised weights.
         context: instead of the length that the weights were trained for.
@@ -105,7 +106,7 @@ class LLM:
         wanted_dtype = pick_dtype(dtype)
         place, device_note = pick_device(device)
         pick_cache_dtype(kv_bits, torch.float32)  # complains before anything is loaded
-        inputs = pick_activations(activations)
+        pick_activations(activations, 0)  # the same
         _check_context(context)
         set_threads(threads)
         path = resolve(str(model))
@@ -122,7 +123,7 @@ class LLM:
             checkpoint,
             dtype=wanted_dtype,
             device=place,
-            activations=inputs,
+            activations=pick_activations(activations, checkpoint.config.n_parameters),
             on_progress=on_progress,
             on_note=notes.append,
         )

@@ -21,8 +21,9 @@ from circius.kernels.precision import multiplies_fast
 _WORTH_WIDENING = 8
 """From so many rows on, widening the weight costs torch less than multiplying it slowly (measured on AVX2)."""
 _OUTPUTS_AT_ONCE = 512
-_MOST_NATIVE_ROWS = 4
-"""Where torch has units for the format: so few rows wait for memory, and there the native kernels read faster."""
+_MOST_NATIVE_ROWS = {"fast": 4, "slow": 128}
+"""Where torch is fast in the format, the native kernels only win while rows are so few that they wait for memory; where
+it is slow, until widening the whole weight is a small part of the work."""
 _MATRIX = struct.Struct("PPq")
 """struct circius_dense_matrix of csrc/dense.h."""
 _TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
@@ -64,7 +65,7 @@ def linears(x: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
 def _runs_native(x: Tensor, weights: Sequence[Tensor]) -> bool:
     if x.device.type != "cpu" or x.dtype not in _TYPES or torch.is_grad_enabled() or not native.available():
         return False
-    if len(x) > _MOST_NATIVE_ROWS and multiplies_fast(x.dtype, x.device):
+    if len(x) > _MOST_NATIVE_ROWS["fast" if multiplies_fast(x.dtype, x.device) else "slow"]:
         return False
     has_instructions = native.library().circius_isa() != native.ISAS["portable"]  # torch is faster than plain C
     return has_instructions and x.numel() > 0 and all(len(weight) and weight.is_contiguous() for weight in weights)

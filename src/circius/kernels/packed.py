@@ -1,10 +1,11 @@
-"""A weight matrix in 4 or 8 bits, in the order in which the kernels read it: on disk, in a mapped file and in use alike.
+"""A weight matrix in 4 or 8 bits, in the order in which the kernels read it: on disk, in a mapped file and in use.
 
 Sixteen outputs make a tile. Inside a tile the inputs go by fours (8 bits) or eights (4 bits), and each such step is 64
 bytes that hold all sixteen outputs: one AVX-512 register, two of AVX2, four of NEON, each with whole outputs of four
 neighbouring inputs, which is what the dot-product instructions add up. So nothing is repacked for any processor.
 
-Values: `scale * (code - 8)` for symmetric 4 bits, `scale * code + min` where there are minima, `scale * code` for 8 bits.
+Values: `scale * (code - 8)` for symmetric 4 bits, `scale * code + min` where there are minima, and for 8 bits
+`scale * code`.
 """
 
 from dataclasses import dataclass

@@ -10,7 +10,6 @@ from circius.base.errors import InvalidInputError
 from circius.kernels.packed import PackedMatrix
 from circius.kernels.packed_linear import Activations, packed_linears
 
-
 _WHOLE = {1: torch.uint8, 2: torch.int16}
 
 

@@ -118,7 +118,7 @@ class Transformer(nn.Module):
         return self
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._gather_packed()  # a copy of what was gathered would point at the weights of the original
 
     def forward(

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import circius
+from circius import ChatSession
 from circius.base.errors import (
     InvalidInputError,
     ModelNotFoundError,
@@ -104,6 +105,40 @@ def test_a_packed_checkpoint_is_used_packed_and_the_activations_are_as_asked(tmp
     own, theirs = (llm.generate(ids, GREEDY)[0].outputs[0].token_ids for llm in (exact, unpacked))
     assert own == theirs
     assert len(rounded.generate(ids, GREEDY)[0].outputs[0].token_ids) == 4
+
+
+@pytest.mark.parametrize(
+    ("asked", "dtype", "expected"),
+    [
+        (None, "float32", torch.float32),
+        (None, "bfloat16", torch.bfloat16),
+        (32, "bfloat16", torch.float32),
+        (16, "bfloat16", torch.bfloat16),
+        (16, "float32", torch.float16),
+        (8, "float32", torch.int8),
+    ],
+)
+def test_the_cache_has_the_bits_asked_for(folder: Path, asked: int | None, dtype: str, expected: torch.dtype) -> None:
+    llm = LLM(folder, device="cpu", dtype=dtype, kv_bits=asked)
+    assert llm.model.cache_dtype == expected
+    assert len(llm.generate("Hi", GREEDY)[0].outputs[0].token_ids) == 4
+    session = ChatSession(LLM(folder, device="cpu", dtype=dtype, kv_bits=asked, chat_template="v1"))
+    session.ask("Hi", GREEDY)
+    assert session.n_cache_bytes == llm.model.cache_bytes(session.n_cached_tokens)  # the window is full
+    exact = LLM(folder, device="cpu", dtype=dtype, kv_bits=32).score("A text to score, a little longer than windows.")
+    found = llm.score("A text to score, a little longer than windows.")
+    assert found.mean_nll == pytest.approx(exact.mean_nll, abs=0.02)
+
+
+@pytest.mark.parametrize("kv_bits", [0, 4, 64, True, 8.0, "8"])
+def test_other_bits_are_refused(folder: Path, kv_bits: Any) -> None:
+    with pytest.raises(InvalidInputError, match="8, 16 or 32"):
+        LLM(folder, device="cpu", kv_bits=kv_bits)
+
+
+def test_packed_weights_have_a_cache_of_16_bits(tmp_path: Path) -> None:
+    model = LLM(write_folder(tmp_path / "m", packable_config()), device="cpu").model
+    assert (model.dtype, model.cache_dtype) == (torch.float32, torch.float16)
 
 
 def test_threads_are_set(folder: Path) -> None:

@@ -27,7 +27,7 @@ def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
     if request.param == "native":
         if not native.available():
             pytest.skip(native.describe())
-        monkeypatch.setattr(kernel, "_MOST_NATIVE_ROWS", 10**9)
+        monkeypatch.setattr(kernel, "_MOST_NATIVE_ROWS", {"fast": 10**9, "slow": 10**9})
         yield
     else:
         with native.disabled():
@@ -36,7 +36,7 @@ def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 @pytest.fixture
 def _all_native(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel, "_MOST_NATIVE_ROWS", 10**9)
+    monkeypatch.setattr(kernel, "_MOST_NATIVE_ROWS", {"fast": 10**9, "slow": 10**9})
 
 
 @pytest.mark.usefixtures("_way")

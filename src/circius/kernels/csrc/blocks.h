@@ -1,26 +1,50 @@
-/* From blocks of quantised values that follow each other row by row, as in GGUF files, to the tiles of packed.py. Codes and
- * scales change their places and nothing else. */
+/* From GGUF's blocks, which follow each other row by row, to the tiles of packed.py, in groups of 32.
+ *
+ * Q4_0, Q4_1 and Q8_0 only change their places, and so does Q5_0, whose codes are whole numbers that 8 bits hold. The codes
+ * of Q4_K stay too, but the scales and minima of its units, products of a 16-bit and a 6-bit number, become 16-bit numbers.
+ * The values of Q5_1, Q5_K and Q6_K are rounded to 8 bits. */
 #ifndef CIRCIUS_BLOCKS_H
 #define CIRCIUS_BLOCKS_H
 
 #include <stdint.h>
 
-/* Where the parts of a block are, in bytes from its start. */
-struct circius_block_form {
-    int32_t n_bytes;
-    int32_t n_values; /* a multiple of 32 */
-    int32_t codes_at;
-    int32_t run;      /* 0: a code is a byte. Else they are halves of bytes: the low halves of so many bytes, 16 or 32,
-                         are neighbouring values, and their high halves the next ones */
-    int32_t scale_at; /* a 16-bit number for the whole block, which then has 32 values; -1: there is none */
-    int32_t min_at;   /* the same */
+/* By ggml's numbers. What a block holds is told in block_kinds.c. */
+enum circius_block_id {
+    CIRCIUS_Q4_0 = 2,
+    CIRCIUS_Q4_1 = 3,
+    CIRCIUS_Q5_0 = 6,
+    CIRCIUS_Q5_1 = 7,
+    CIRCIUS_Q8_0 = 8,
+    CIRCIUS_Q4_K = 12,
+    CIRCIUS_Q5_K = 13,
+    CIRCIUS_Q6_K = 14
 };
 
 /* `rows` are blocks of n_inputs values, `row_bytes` apart; output o is row order[o], or row o if order is NULL. codes, scales
- * and mins are those of a packed matrix in groups of 32; scales and mins may be NULL where the form has none.
- * `odd` becomes 1 if a byte is -128 or a scale or minimum is not finite, which a packed matrix may not have, else 0. */
-int circius_tile_blocks(const struct circius_block_form *form, const uint8_t *rows, int64_t row_bytes, const int64_t *order,
-                        int64_t n_outputs, int64_t n_inputs, uint8_t *codes, uint16_t *scales, uint16_t *mins, int32_t *odd,
+ * and mins (NULL where the kind has none) are those of a packed matrix.
+ * told: (tiles, 2), the squares of what rounding changed and of the values, added up over the tile, or zeros if it was not
+ * looked at. odd: 1 if a code is -128 or a scale or minimum is not finite, which a packed matrix may not have, else 0. */
+int circius_take_blocks(int kind, const uint8_t *rows, int64_t row_bytes, const int64_t *order, int64_t n_outputs,
+                        int64_t n_inputs, uint8_t *codes, uint16_t *scales, uint16_t *mins, double *told, int32_t *odd,
                         int n_workers);
+
+/* From here on for the library itself: where the parts of one block of output o go. */
+struct circius_block_place {
+    uint8_t *steps;   /* of its first unit */
+    uint16_t *scales; /* of its first unit: the scale of unit u of output o is scales[16 * u + o] */
+    uint16_t *mins;
+    double *told; /* NULL: nobody asks */
+    int o;
+};
+
+struct circius_block_kind {
+    int id, n_bytes, n_values, bits, has_mins;
+    int told_every; /* of so many tiles, one is looked at for what rounding changes; 0: nothing is rounded */
+    /* Not 0 if the block is odd. */
+    uint32_t (*take)(const uint8_t *block, const struct circius_block_place *to);
+};
+
+/* NULL if there is none of this number. */
+const struct circius_block_kind *circius_block_kind(int id);
 
 #endif
