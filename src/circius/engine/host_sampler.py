@@ -17,7 +17,7 @@ Tokens = npt.NDArray[np.int64]
 _BLOCK = 256
 _HOPELESS = np.float32(30)
 """Tokens that are e^30 times less likely than the likeliest may be left out. A whole vocabulary of them has less than a
-part in 10^8 together, which is less than float32 makes of the others; at low temperatures nearly all tokens are such."""
+part in 10^8 together, which is less than float32 makes of the others; at low temperatures nearly all tokens are."""
 
 
 class HostSampler:

@@ -66,7 +66,13 @@ def test_plain_weights_speculate_only_if_asked_and_with_a_note(
 @pytest.mark.skipif(not ring_attention.is_fast(), reason="the native kernels were not built here")
 @pytest.mark.parametrize(
     ("more", "speculate", "n_notes"),
-    [({}, 8, 0), ({"speculate": 0}, 0, 0), ({"activations": "float"}, 0, 0), ({"dtype": "float32"}, 0, 0)],
+    [
+        ({"activations": "int8"}, 8, 0),
+        ({"activations": "int8", "speculate": 0}, 0, 0),
+        ({}, 0, 0),  # a small model takes its inputs unrounded
+        ({"activations": "float"}, 0, 0),
+        ({"dtype": "float32"}, 0, 0),
+    ],
 )
 def test_packed_weights_speculate_by_themselves_where_it_is_exact(
     tmp_path: Path, more: dict[str, Any], speculate: int, n_notes: int
@@ -187,7 +193,7 @@ def test_a_template_asked_for_by_name_must_be_there(folder: Path) -> None:
         ({"dtype": torch.int64}, InvalidInputError, "dtype"),
         ({"device": "toaster"}, InvalidInputError, "device must be auto, cpu, cuda"),
         ({"device": "cuda:99"}, InvalidInputError, "CUDA devices"),
-        ({"activations": "int4"}, InvalidInputError, "activations must be int8 or float, got 'int4'"),
+        ({"activations": "int4"}, InvalidInputError, "activations must be auto, int8 or float, got 'int4'"),
         ({"threads": 0}, ParamsError, "threads"),
         ({"context": 0}, InvalidInputError, "context"),
         ({"context": "8k"}, InvalidInputError, "context"),

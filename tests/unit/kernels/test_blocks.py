@@ -1,116 +1,126 @@
-"""Blocks put in tiles by the library: every value where the definition of a packed matrix wants it."""
+"""GGUF's blocks of every kind against the `gguf` package: the same values, or those values rounded as described."""
 
+import gguf
 import numpy as np
 import pytest
 import torch
+from gguf import GGMLQuantizationType as Kind
 from torch import Tensor
 
-from circius.base.errors import CirciusError
+from circius.base.errors import CirciusError, InvalidInputError
 from circius.kernels import blocks, native
-from circius.kernels.blocks import BlockForm, tile_blocks
+from circius.kernels.blocks import take_blocks
 from circius.kernels.packed import PackedMatrix, pack
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="the native kernels were not built here")
 
-HALVES = BlockForm(n_bytes=20, n_values=32, codes_at=4, run=16, scale_at=0, min_at=2)
-LONG_HALVES = BlockForm(n_bytes=70, n_values=128, codes_at=5, run=32)
-BYTES = BlockForm(n_bytes=34, n_values=32, codes_at=2, scale_at=0)
+EXACT = [Kind.Q4_0, Kind.Q4_1, Kind.Q5_0, Kind.Q8_0]
+TO_8_BITS = [Kind.Q5_1, Kind.Q5_K, Kind.Q6_K]
+SCALES_AT = {Kind.Q6_K: (208,), Kind.Q4_K: (0, 2), Kind.Q5_K: (0, 2), Kind.Q4_1: (0, 2), Kind.Q5_1: (0, 2)}
 
 
-def random_rows(form: BlockForm, n_outputs: int, n_blocks: int) -> Tensor:
-    """Any codes but -128, and numbers that are finite."""
-    rows = np.random.default_rng(0).integers(0, 255, (n_outputs, n_blocks, form.n_bytes), dtype=np.uint8)
-    if not form.run:
+def random_rows(kind: Kind, n_outputs: int, n_inputs: int) -> Tensor:
+    """Any bits, but for scales: positive and small, each different."""
+    block, n_bytes = gguf.GGML_QUANT_SIZES[kind]
+    generator = np.random.default_rng(0)
+    rows = generator.integers(0, 256, (n_outputs, n_inputs // block, n_bytes), dtype=np.uint8)
+    if kind == Kind.Q8_0:
         rows[rows == 128] = 0
-    for at in (form.scale_at, form.min_at):
-        if at >= 0:
-            rows[..., at + 1] &= 0x3B
+    for at in SCALES_AT.get(kind, (0,)):
+        scales = generator.uniform(0.001, 0.1, rows.shape[:2]).astype(np.float16)
+        rows[..., at : at + 2] = scales[..., None].view(np.uint8)
     return torch.from_numpy(rows.reshape(n_outputs, -1))
 
 
-def codes_of(form: BlockForm, rows: Tensor) -> Tensor:
-    """Code by code, as the form is described."""
-    cut = rows.view(len(rows), -1, form.n_bytes)[..., form.codes_at :]
-    if not form.run:
-        return cut[..., : form.n_values].contiguous().view(torch.int8).flatten(1)
-    runs = cut[..., : form.n_values // 2].unflatten(-1, (-1, form.run))
-    return torch.cat((runs & 15, runs >> 4), dim=-1).flatten(1)
+def values_of(kind: Kind, rows: Tensor) -> Tensor:
+    return torch.from_numpy(gguf.dequantize(rows.numpy(), kind).reshape(len(rows), -1))
 
 
-def numbers_of(form: BlockForm, rows: Tensor, at: int) -> Tensor:
-    return rows.view(len(rows), -1, form.n_bytes)[..., at : at + 2].contiguous().view(torch.float16)[..., 0]
+def taken(
+    kind: Kind, rows: Tensor, n_inputs: int = 512, order: Tensor | None = None
+) -> tuple[PackedMatrix, float, float]:
+    found = take_blocks(int(kind), rows, n_inputs, order)
+    assert found is not None
+    return found
 
 
-@pytest.mark.parametrize("form", [HALVES, BYTES], ids=["halves", "bytes"])
+@pytest.mark.parametrize("kind", EXACT, ids=lambda kind: kind.name)
 @pytest.mark.parametrize("n_outputs", [1, 16, 37])
-def test_equals_packing_the_same_codes(form: BlockForm, n_outputs: int) -> None:
-    rows = random_rows(form, n_outputs, 3)
-    tiles = tile_blocks(form, rows)
-    mins = numbers_of(form, rows, form.min_at) if form.min_at >= 0 else None
-    expected = pack(codes_of(form, rows), numbers_of(form, rows, form.scale_at), mins)
-    assert tiles.is_sound
-    assert torch.equal(tiles.codes, expected.codes)
-    assert torch.equal(tiles.scales, expected.scales)
-    assert (tiles.mins is None) == (expected.mins is None)
-    found = PackedMatrix(n_outputs=n_outputs, codes=tiles.codes, scales=tiles.scales, mins=tiles.mins)
-    assert torch.equal(found.unpack(), expected.unpack())
+def test_values_are_the_same_to_the_last_bit(kind: Kind, n_outputs: int) -> None:
+    rows = random_rows(kind, n_outputs, 512)
+    matrix, error, norm = taken(kind, rows)
+    assert torch.equal(matrix.unpack(), values_of(kind, rows))
+    assert (matrix.group, error, norm) == (32, 0, 0)
+    assert not matrix.scales.transpose(1, 2).flatten(0, 1)[n_outputs:].any()
 
 
-def test_blocks_of_several_runs_without_numbers() -> None:
-    rows = random_rows(LONG_HALVES, 20, 2)
-    tiles = tile_blocks(LONG_HALVES, rows)
-    expected = pack(codes_of(LONG_HALVES, rows), torch.ones(20, 8, dtype=torch.float16))
-    assert torch.equal(tiles.codes, expected.codes)
-    assert tiles.scales.shape == expected.scales.shape
+@pytest.mark.parametrize("kind", TO_8_BITS, ids=lambda kind: kind.name)
+def test_values_are_rounded_to_the_nearest_code_of_8_bits(kind: Kind) -> None:
+    rows = random_rows(kind, 19, 512)
+    rows[3] = 0
+    values = values_of(kind, rows).view(19, -1, 32)
+    scales = (values.abs().amax(-1) / 127).half()
+    codes = torch.where(scales[..., None] > 0, values / scales.float()[..., None], 0).round().clamp(-127, 127)
+    matrix, error, norm = taken(kind, rows)
+    expected = pack(codes.to(torch.int8).flatten(1), scales)
+    assert torch.equal(matrix.codes, expected.codes)
+    assert torch.equal(matrix.scales, expected.scales)
+    found, exact = matrix.unpack()[:16], values.flatten(1)[:16]  # the first tile is looked at
+    assert error == pytest.approx(float((found - exact).double().square().sum()), rel=1e-3)
+    assert norm == pytest.approx(float(exact.double().square().sum()), rel=1e-3)
+
+
+def test_q4_k_keeps_its_codes_and_rounds_its_scales() -> None:
+    rows = random_rows(Kind.Q4_K, 19, 512)
+    exact = values_of(Kind.Q4_K, rows)
+    matrix, error, norm = taken(Kind.Q4_K, rows)
+    assert matrix.bits == 4
+    assert matrix.mins is not None
+    grouped = exact.view(19, -1, 32)
+    steps = (matrix.unpack().view(19, -1, 32) - grouped).abs() / grouped.abs().amax(-1, keepdim=True).clamp(min=1e-6)
+    assert steps.max() < 2**-10  # two numbers rounded to 11 bits
+    assert 0 < error / norm < 1e-6
+    assert error == pytest.approx(float((matrix.unpack()[:16] - exact[:16]).double().square().sum()), rel=1e-2)
 
 
 def test_outputs_in_another_order() -> None:
-    rows, order = random_rows(BYTES, 20, 2), torch.randperm(20)
-    moved, own = tile_blocks(BYTES, rows, order), tile_blocks(BYTES, rows[order])
-    assert torch.equal(moved.codes, own.codes)
-    assert torch.equal(moved.scales, own.scales)
+    rows, order = random_rows(Kind.Q4_1, 20, 512), torch.randperm(20)
+    assert torch.equal(taken(Kind.Q4_1, rows, order=order)[0].unpack(), values_of(Kind.Q4_1, rows)[order])
 
 
 def test_several_threads_do_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = random_rows(HALVES, 200, 4)
-    expected = tile_blocks(HALVES, rows)
+    rows = random_rows(Kind.Q6_K, 200, 512)
+    expected = taken(Kind.Q6_K, rows)
     monkeypatch.setattr(blocks, "_WORTH_THREADS", 0)
     monkeypatch.setattr(native, "n_threads", lambda: 3)
-    assert torch.equal(tile_blocks(HALVES, rows).codes, expected.codes)
+    found = taken(Kind.Q6_K, rows)
+    assert torch.equal(found[0].codes, expected[0].codes)
+    assert found[1:] == expected[1:]
 
 
-@pytest.mark.parametrize("value", [np.float16("inf"), np.float16("nan"), np.float16("-inf")])
-@pytest.mark.parametrize("at", [0, 2])
-def test_numbers_that_are_not_finite_are_told(value: np.float16, at: int) -> None:
-    rows = random_rows(HALVES, 17, 2)
-    rows[16, 20 + at : 22 + at] = torch.from_numpy(np.frombuffer(value.tobytes(), np.uint8).copy())
-    assert not tile_blocks(HALVES, rows).is_sound
+@pytest.mark.parametrize("value", ["inf", "nan", "-inf"])
+@pytest.mark.parametrize("kind", [*EXACT, *TO_8_BITS, Kind.Q4_K], ids=lambda kind: kind.name)
+def test_scales_that_are_not_finite_are_found(kind: Kind, value: str) -> None:
+    _, n_bytes = gguf.GGML_QUANT_SIZES[kind]
+    for at in SCALES_AT.get(kind, (0,)):
+        rows = random_rows(kind, 17, 512)
+        bits = np.frombuffer(np.float16(value).tobytes(), np.uint8).copy()
+        rows[16, n_bytes + at : n_bytes + at + 2] = torch.from_numpy(bits)
+        assert take_blocks(int(kind), rows, 512) is None
 
 
-def test_a_code_of_minus_128_is_told() -> None:
-    rows = random_rows(BYTES, 17, 2)
+def test_a_code_of_minus_128_is_found() -> None:
+    rows = random_rows(Kind.Q8_0, 17, 512)
     rows[5, 34 + 2 + 31] = 128
-    assert not tile_blocks(BYTES, rows).is_sound
+    assert take_blocks(int(Kind.Q8_0), rows, 512) is None
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"n_bytes": 19},
-        {"n_values": 33},
-        {"n_values": 64, "n_bytes": 40},
-        {"codes_at": 5},
-        {"codes_at": -1},
-        {"run": 8},
-        {"scale_at": 19},
-        {"min_at": 19},
-    ],
-)
-def test_the_library_refuses_forms_that_do_not_add_up(changes: dict[str, int]) -> None:
+def test_what_does_not_fit_is_refused() -> None:
+    rows = random_rows(Kind.Q8_0, 2, 512)
+    with pytest.raises(InvalidInputError, match="kind 99"):
+        take_blocks(99, rows, 512)
+    for kind, n_inputs in ((Kind.Q8_0, 544), (Kind.Q6_K, 544), (Kind.Q8_0, 0), (Kind.Q6_K, 512 + 256)):
+        with pytest.raises(CirciusError, match="refused their arguments"):
+            take_blocks(int(kind), rows, n_inputs)
     with pytest.raises(CirciusError, match="refused their arguments"):
-        tile_blocks(HALVES._replace(**changes), torch.zeros(16, 760, dtype=torch.uint8))
-
-
-def test_the_library_refuses_an_order_that_leaves_the_rows() -> None:
-    with pytest.raises(CirciusError, match="refused their arguments"):
-        tile_blocks(BYTES, random_rows(BYTES, 2, 1), torch.tensor([0, 2]))
+        take_blocks(int(Kind.Q8_0), rows, 512, torch.tensor([0, 2]))
