@@ -84,7 +84,8 @@ def test_the_note_sums_up_what_was_rounded(tmp_path: Path) -> None:
     model = load_model(open_checkpoint(file, window=None), on_note=notes.append)
     assert model.is_packed
     assert "quantised weights (Q4_0, Q4_K, Q6_K) are used as they are, activations rounded to 8 bits" in notes[0]
-    assert notes[1].startswith("2 matrices do not fit the kernels' layout exactly and were rounded once more, by 0.0")
+    assert notes[1].startswith("2 matrices do not fit the kernels' layout exactly and were rounded once more")
+    assert "relative error (rms) 0.0" in notes[1]
     assert "% in Q4_K, 0." in notes[1]
     assert len(notes) == 2
 

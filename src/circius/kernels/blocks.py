@@ -1,84 +1,85 @@
-"""Blocks of quantised values in a row, as GGUF files have them, put in the order of packed matrices by the library."""
+"""GGUF's blocks of quantised values put in the order of packed matrices, by the native library."""
 
 import ctypes
-import struct
 from collections.abc import Callable
 from functools import cache
-from typing import NamedTuple
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
+from circius.base.errors import InvalidInputError
 from circius.kernels import native
-from circius.kernels.packed import TILE, UNIT
+from circius.kernels.packed import TILE, UNIT, PackedMatrix
 
-_FORM = struct.Struct("6i")
+_FORMS = MappingProxyType(
+    {
+        2: (4, False),  # Q4_0
+        3: (4, True),  # Q4_1
+        6: (8, False),  # Q5_0
+        7: (8, False),  # Q5_1
+        8: (8, False),  # Q8_0
+        12: (4, True),  # Q4_K
+        13: (8, False),  # Q5_K
+        14: (8, False),  # Q6_K
+    }
+)
+"""The bits, and whether there are minima, of what a kind becomes; by ggml's numbers, as in csrc/blocks.h."""
 _WORTH_THREADS = 2**22
 """Bytes that one thread puts in order in a millisecond or two, which is how long others may take to come."""
 
 
-class BlockForm(NamedTuple):
-    """Where the parts of a block are, in bytes from its start: struct circius_block_form of csrc/blocks.h."""
+def take_blocks(
+    kind: int, rows: Tensor, n_inputs: int, order: Tensor | None = None
+) -> tuple[PackedMatrix, float, float] | None:
+    """The matrix of `rows` (outputs, bytes), uint8, in groups of 32, and two sums of squares over a part of its values:
+    of what was rounded on the way (0 for the kinds that are not) and of the values.
 
-    n_bytes: int
-    n_values: int
-    codes_at: int
-    run: int = 0
-    """0 for a code a byte; else how many bytes in a row hold neighbouring values in their low halves, and the next ones
-    in their high halves."""
-    scale_at: int = -1
-    min_at: int = -1
+    None if a packed matrix cannot hold them: a code is -128, which our 8 bits leave out, or a scale is not finite.
+    Needs the native library; csrc/blocks.h says which kinds are rounded.
 
+    kind: by ggml's number. order: (outputs,) int64, the row that each output takes; None for each its own.
 
-class Tiles(NamedTuple):
-    """What a packed matrix in groups of 32 is made of; `is_sound` is false if it could not hold a code or a scale."""
-
-    codes: Tensor
-    scales: Tensor
-    mins: Tensor | None
-    is_sound: bool
-
-
-def tile_blocks(form: BlockForm, rows: Tensor, order: Tensor | None = None) -> Tiles:
-    """Codes, scales and minima of `rows` (outputs, bytes), uint8, in tiles; needs the native library.
-
-    Scales and minima that are not in the blocks are left for the caller to fill in: the scales hold anything then.
-
-    order: (outputs,) int64, the row that each output takes; None for each its own.
+    Raises:
+        InvalidInputError: a kind that is not known here.
     """
+    if kind not in _FORMS:
+        raise InvalidInputError(f"blocks of kind {kind} cannot be packed: known are {', '.join(map(str, _FORMS))}")
     assert rows.dtype == torch.uint8
     assert rows.is_contiguous()
-    n_outputs, row_bytes = rows.shape
-    n_inputs = row_bytes // form.n_bytes * form.n_values
-    n_tiles = -(-n_outputs // TILE)
-    codes_dtype, bits = (torch.uint8, 4) if form.run else (torch.int8, 8)
-    codes = torch.empty(n_tiles, n_inputs * bits // 32, 4 * TILE, dtype=codes_dtype)
+    bits, has_mins = _FORMS[kind]
+    n_tiles = -(-len(rows) // TILE)
+    codes = torch.empty(n_tiles, n_inputs * bits // 32, 4 * TILE, dtype=torch.uint8 if bits == 4 else torch.int8)
     scales = torch.empty(n_tiles, n_inputs // UNIT, TILE, dtype=torch.float16)
-    mins = torch.empty_like(scales) if form.min_at >= 0 else None
-    odd = ctypes.c_int32()
+    mins = torch.empty_like(scales) if has_mins else None
+    told, odd = torch.empty(n_tiles, 2, dtype=torch.float64), ctypes.c_int32()
     code = _function()(
-        _FORM.pack(*form),
+        kind,
         rows.data_ptr(),
-        row_bytes,
+        rows.shape[1],
         None if order is None else order.data_ptr(),
-        n_outputs,
+        len(rows),
         n_inputs,
         codes.data_ptr(),
         scales.data_ptr(),
         None if mins is None else mins.data_ptr(),
+        told.data_ptr(),
         ctypes.byref(odd),
         native.n_threads() if rows.numel() >= _WORTH_THREADS else 1,
     )
     native.check(code)
-    return Tiles(codes, scales, mins, is_sound=not odd.value)
+    if odd.value:
+        return None
+    error, norm = told.sum(dim=0).tolist()
+    return PackedMatrix(n_outputs=len(rows), codes=codes, scales=scales, mins=mins), error, norm
 
 
 @cache
 def _function() -> Callable[..., int]:
     pointer, long = ctypes.c_void_p, ctypes.c_int64
-    function = native.library()["circius_tile_blocks"]
+    function = native.library()["circius_take_blocks"]
     function.argtypes = (
-        *(ctypes.c_char_p, pointer, long, pointer, long, long),
-        *(pointer, pointer, pointer, pointer, ctypes.c_int),
+        *(ctypes.c_int, pointer, long, pointer, long, long),
+        *(pointer, pointer, pointer, pointer, pointer, ctypes.c_int),
     )
     return function

@@ -1,4 +1,5 @@
-"""GGUF files, llama.cpp's format: plain floats in place, quantised blocks through the `gguf` package's arithmetic."""
+"""GGUF files, llama.cpp's format: plain floats in place, quantised blocks packed by the native library, or dequantised
+by the `gguf` package's arithmetic."""
 
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from circius.base.config import Window
 from circius.base.errors import CheckpointError
 from circius.base.gguf_header import Header, TensorEntry, read_gguf_header
 from circius.kernels import native
+from circius.kernels.blocks import take_blocks
 from circius.weights.gguf_config import read_gguf_config
 from circius.weights.names import EMBEDDING, OUTPUT, interleaved_to_half, to_gguf
 from circius.weights.opened import Checkpoint, Keep, match_weights, refuse_unexpected, with_overrides
@@ -50,11 +52,11 @@ class QuantisedTensor:
         """
         if len(self.shape) != 2 or not native.available():
             return None
-        from circius.weights.gguf_pack import pack_blocks
-
-        rows = map_bytes(self.file, self.offset, self.n_bytes).view(self.shape[0], -1)
-        order = None if n_heads is None else interleaved_to_half(torch.arange(len(rows)), n_heads)
-        return pack_blocks(rows, self.kind, order)
+        n_outputs, n_inputs = self.shape
+        rows = map_bytes(self.file, self.offset, self.n_bytes).view(n_outputs, -1)
+        order = None if n_heads is None else interleaved_to_half(torch.arange(n_outputs), n_heads)
+        taken = take_blocks(self.kind, rows, n_inputs, order)
+        return None if taken is None else Packed(*taken)
 
     def view(self) -> Tensor:
         """The values in float32; blocks cannot be used in place."""

@@ -164,8 +164,8 @@ def _what_was_rounded(rounded: Sequence[tuple[str, Packed]]) -> str:
         share = sum(packed.squared_error for packed in own) / sum(packed.squared_norm for packed in own)
         errors.append(f"{math.sqrt(share):.2%} in {kind}")
     return (
-        f"{len(rounded)} matrices do not fit the kernels' layout exactly and were rounded once more, by "
-        f"{', '.join(errors)} of their size (rms); dtype float32 keeps every value"
+        f"{len(rounded)} matrices do not fit the kernels' layout exactly and were rounded once more: relative error "
+        f"(rms) {', '.join(errors)}; dtype float32 keeps every value"
     )
 
 

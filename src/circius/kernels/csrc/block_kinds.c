@@ -103,19 +103,22 @@ static void tell(const struct circius_block_place *to, float found, float exact)
 /* The values of a unit to the nearest codes of 8 bits. */
 static uint32_t round_unit(const float *values, int unit, const struct circius_block_place *to) {
     float greatest = 0;
-    for (int i = 0; i < CIRCIUS_UNIT; i++)
+    uint32_t odd = 0;
+    for (int i = 0; i < CIRCIUS_UNIT; i++) {
         greatest = fmaxf(greatest, fabsf(values[i]));
+        odd |= !isfinite(values[i]);
+    }
     uint16_t half = circius_narrow_fp16(greatest / 127.0f);
     float scale = circius_widen_fp16(half);
     int8_t codes[CIRCIUS_UNIT];
     for (int i = 0; i < CIRCIUS_UNIT; i++) {
         float code = scale > 0 ? rintf(values[i] / scale) : 0;
-        codes[i] = (int8_t)(code > 127 ? 127 : code < -127 ? -127 : code);
+        codes[i] = (int8_t)(code > 127 ? 127 : code > -127 ? code : -127); /* so NaN has a code */
     }
     for (int i = 0; to->told && i < CIRCIUS_UNIT; i++)
         tell(to, codes[i] * scale, values[i]);
     place_bytes((const uint8_t *)codes, unit, to);
-    return store_half(to->scales, unit, to->o, half) | !isfinite(greatest);
+    return store_half(to->scales, unit, to->o, half) | odd;
 }
 
 /* (2) scale (2) minimum (4) fifth bits (16) halves */
@@ -197,10 +200,10 @@ static uint32_t take_q6_k(const uint8_t *block, const struct circius_block_place
 
 const struct circius_block_kind *circius_block_kind(int id) {
     static const struct circius_block_kind kinds[] = {
-        {CIRCIUS_Q4_0, 18, 32, 4, 0, 0, take_q4_0},    {CIRCIUS_Q4_1, 20, 32, 4, 1, 0, take_q4_1},
-        {CIRCIUS_Q5_0, 22, 32, 8, 0, 0, take_q5_0},    {CIRCIUS_Q5_1, 24, 32, 8, 0, 1, take_q5_1},
-        {CIRCIUS_Q8_0, 34, 32, 8, 0, 0, take_q8_0},    {CIRCIUS_Q4_K, 144, 256, 4, 1, 16, take_q4_k},
-        {CIRCIUS_Q5_K, 176, 256, 8, 0, 16, take_q5_k}, {CIRCIUS_Q6_K, 210, 256, 8, 0, 16, take_q6_k},
+        {CIRCIUS_Q4_0, 18, 32, 4, 0, 0, take_q4_0},   {CIRCIUS_Q4_1, 20, 32, 4, 1, 0, take_q4_1},
+        {CIRCIUS_Q5_0, 22, 32, 8, 0, 0, take_q5_0},   {CIRCIUS_Q5_1, 24, 32, 8, 0, 1, take_q5_1},
+        {CIRCIUS_Q8_0, 34, 32, 8, 0, 0, take_q8_0},   {CIRCIUS_Q4_K, 144, 256, 4, 1, 1, take_q4_k},
+        {CIRCIUS_Q5_K, 176, 256, 8, 0, 1, take_q5_k}, {CIRCIUS_Q6_K, 210, 256, 8, 0, 1, take_q6_k},
     };
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         if (kinds[i].id == id)

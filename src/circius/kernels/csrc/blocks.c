@@ -5,6 +5,8 @@
 #include "cpu.h"
 #include "matmul.h"
 
+enum { TOLD_EVERY = 16 };
+
 struct taking {
     const struct circius_block_kind *kind;
     const uint8_t *rows;
@@ -36,7 +38,7 @@ static uint32_t take_tile(const struct taking *job, int64_t tile) {
                 .steps = job->codes + (tile * n_blocks + index) * step_bytes,
                 .scales = job->scales + group,
                 .mins = kind->has_mins ? job->mins + group : NULL,
-                .told = kind->told_every && tile % kind->told_every == 0 ? told : NULL,
+                .told = kind->is_rounded && tile % TOLD_EVERY == 0 ? told : NULL,
                 .o = o,
             };
             odd |= kind->take(block, &to);

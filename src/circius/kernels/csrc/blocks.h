@@ -22,8 +22,9 @@ enum circius_block_id {
 
 /* `rows` are blocks of n_inputs values, `row_bytes` apart; output o is row order[o], or row o if order is NULL. codes, scales
  * and mins (NULL where the kind has none) are those of a packed matrix.
- * told: (tiles, 2), the squares of what rounding changed and of the values, added up over the tile, or zeros if it was not
- * looked at. odd: 1 if a code is -128 or a scale or minimum is not finite, which a packed matrix may not have, else 0. */
+ * told: (tiles, 2), the squares of what rounding changed and of the values, added up over the tile; one tile of sixteen is
+ * looked at, the others have zeros. odd: 1 if a code is -128 or a scale or minimum is not finite, which a packed matrix may
+ * not have, else 0. */
 int circius_take_blocks(int kind, const uint8_t *rows, int64_t row_bytes, const int64_t *order, int64_t n_outputs,
                         int64_t n_inputs, uint8_t *codes, uint16_t *scales, uint16_t *mins, double *told, int32_t *odd,
                         int n_workers);
@@ -38,8 +39,7 @@ struct circius_block_place {
 };
 
 struct circius_block_kind {
-    int id, n_bytes, n_values, bits, has_mins;
-    int told_every; /* of so many tiles, one is looked at for what rounding changes; 0: nothing is rounded */
+    int id, n_bytes, n_values, bits, has_mins, is_rounded;
     /* Not 0 if the block is odd. */
     uint32_t (*take)(const uint8_t *block, const struct circius_block_place *to);
 };
