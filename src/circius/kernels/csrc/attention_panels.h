@@ -71,7 +71,10 @@ ALWAYS void score_many(int64_t rows, const int format, const float *queries, int
 ALWAYS void score_any(int64_t rows, const int format, const float *queries, int64_t head_dim, const char *keys,
                       int64_t stride, float *scores, const char *const ahead[2], float *panel) {
     switch (rows) {
-        SCORE_FEW(1) SCORE_FEW(2) SCORE_FEW(3) SCORE_FEW(4) SCORE_FEW(5) SCORE_FEW(6)
+        SCORE_FEW(1) SCORE_FEW(2) SCORE_FEW(3) SCORE_FEW(4)
+#if MOST_ROWS > 4
+        SCORE_FEW(5) SCORE_FEW(6)
+#endif
 #if MOST_ROWS > 6
         SCORE_FEW(7) SCORE_FEW(8)
 #endif
@@ -130,7 +133,10 @@ ALWAYS void mix_few(const int rows, const int format, const float *weights, cons
 ALWAYS void mix_any(int64_t rows, const int format, const float *weights, const char *const *values, int64_t begin,
                     int64_t end, float *out, int64_t head_dim, const float *factor) {
     switch (rows) {
-        MIX_FEW(1) MIX_FEW(2) MIX_FEW(3) MIX_FEW(4) MIX_FEW(5) MIX_FEW(6)
+        MIX_FEW(1) MIX_FEW(2) MIX_FEW(3) MIX_FEW(4)
+#if MOST_ROWS > 4
+        MIX_FEW(5) MIX_FEW(6)
+#endif
 #if MOST_ROWS > 6
         MIX_FEW(7) MIX_FEW(8)
 #endif

@@ -1,7 +1,10 @@
 /* Exponentials, and products of rows of numbers with panels, over v16: see attention_body.h. */
 #include "attention_kernels.h"
 
+#ifndef UNROLL
 #define UNROLL _Pragma("GCC unroll 16")
+#endif
+#define MOST_SUMS (MOST_ROWS > 6 ? MOST_ROWS : 6)
 
 /* 2^x for x <= 0 and NaN, within an ulp; 0 below -125. Rounding adds 1.5 * 2^23, whose low bits then hold the whole
  * part; the rest is in -0.5..0.5 and goes through a polynomial that is exactly 1 at 0. */
@@ -23,7 +26,7 @@ ALWAYS v16 exp2_of(v16 x) {
 ALWAYS void product(const int rows, const int panels, const float *left, int64_t left_stride, const float *right,
                     int64_t panel_stride, int64_t begin, int64_t end, float *out, int64_t out_stride,
                     const float *factor) {
-    v16 sums[MOST_ROWS];
+    v16 sums[MOST_SUMS];
     UNROLL for (int r = 0; r < rows; r++)
         UNROLL for (int c = 0; c < panels; c++)
             sums[r * panels + c] = factor ? v16_mul(v16_load(out + r * out_stride + 16 * c), v16_set1(factor[r]))
@@ -52,8 +55,10 @@ static void product_of(int64_t rows, int64_t panels, const float *left, int64_t 
                        int64_t panel_stride, int64_t begin, int64_t end, float *out, int64_t out_stride,
                        const float *factor) {
     switch (8 * rows + panels) {
-        PRODUCT(1, 1) PRODUCT(1, 4) PRODUCT(2, 1) PRODUCT(2, 2) PRODUCT(3, 1) PRODUCT(3, 2)
-        PRODUCT(4, 1) PRODUCT(5, 1) PRODUCT(6, 1)
+        PRODUCT(1, 1) PRODUCT(1, 4) PRODUCT(2, 1) PRODUCT(2, 2) PRODUCT(3, 1) PRODUCT(3, 2) PRODUCT(4, 1)
+#if MOST_ROWS > 4
+        PRODUCT(5, 1) PRODUCT(6, 1)
+#endif
 #if MOST_ROWS > 6
         PRODUCT(7, 1) PRODUCT(8, 1) PRODUCT(9, 1) PRODUCT(10, 1) PRODUCT(11, 1) PRODUCT(12, 1)
 #endif

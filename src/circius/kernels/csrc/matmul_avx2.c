@@ -18,7 +18,8 @@ enum {
 
 /* What a kernel reads of a stretch of one tile: either as it lies in the matrix or unpacked. */
 struct stretch {
-    const uint8_t *codes;
+    const uint8_t *codes; /* behind them lie those of the next stretch, which are fetched meanwhile */
+    int64_t n_bytes;
     const uint16_t *scales; /* of the tile's first group */
     const uint16_t *mins;
     int scale_type;
@@ -117,6 +118,7 @@ INLINE void multiply(const struct stretch *stretch, const struct rows *rows, int
             const int64_t step = (int64_t)u * n_steps + s;
             __m256i weights[4];
             if (unpacked) {
+                _mm_prefetch((const char *)(w.codes + w.n_bytes + step * CIRCIUS_STEP_BYTES), _MM_HINT_T0);
                 for (int i = 0; i < 4; i++)
                     weights[i] = _mm256_load_si256(w.unpacked + 4 * step + i);
             } else {
@@ -225,6 +227,7 @@ static void one_tile(const struct circius_matrix *matrix, int64_t tile, const st
             .unit = unit,
             .n_units = (int)(n_units - unit < BLOCK_UNITS ? n_units - unit : BLOCK_UNITS),
         };
+        stretch.n_bytes = stretch.n_units * unit_bytes;
         if (unpacks)
             unpack_stretch(&stretch, matrix->bits, &buffer);
         for (int r = 0, count; r < n_rows; r += count) {
