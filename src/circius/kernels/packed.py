@@ -89,8 +89,13 @@ class PackedMatrix:
         return self.n_inputs // self.scales.shape[1]
 
     @property
+    def parts(self) -> tuple[Tensor, ...]:
+        """The tensors that it consists of."""
+        return tuple(part for part in (self.codes, self.scales, self.mins) if part is not None)
+
+    @property
     def n_bytes(self) -> int:
-        return sum(x.numel() * x.element_size() for x in (self.codes, self.scales, self.mins) if x is not None)
+        return sum(part.nbytes for part in self.parts)
 
     def rows(self, outputs: Tensor) -> Tensor:
         """The values of some outputs, as float32 (len(outputs), n_inputs); what an embedding looks up."""

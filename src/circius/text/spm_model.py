@@ -13,6 +13,7 @@ from circius.base.errors import TokenizerError
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _BPE = 2
+_ONE_BYTE = tuple(bytes([value]) for value in range(0x80))
 
 
 class PieceType(IntEnum):
@@ -127,14 +128,16 @@ def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
     """The number and value of each field of a protobuf message."""
     at = 0
     while at < len(message):
-        key, at = _varint(message, at)
+        key = message[at]
+        key, at = (key, at + 1) if key < 0x80 else _varint(message, at)  # nearly all are of one byte
         number, wire_type = key >> 3, key & 7
         if wire_type == _VARINT:
             value, at = _varint(message, at)
             yield number, value
             continue
         if wire_type == _LENGTH:
-            size, at = _varint(message, at)
+            size = message[at]
+            size, at = (size, at + 1) if size < 0x80 else _varint(message, at)
         elif wire_type in (_FIXED64, _FIXED32):
             size = 8 if wire_type == _FIXED64 else 4
         else:
@@ -185,6 +188,8 @@ def _number(value: int) -> bytes:
     >>> _number(300).hex()
     'ac02'
     """
+    if value < 0x80:
+        return _ONE_BYTE[value]
     groups = []
     while value > 0x7F:
         groups.append(value & 0x7F | 0x80)

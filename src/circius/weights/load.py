@@ -17,6 +17,7 @@ from circius.model import Transformer
 from circius.weights.cast import short_name
 from circius.weights.checkpoint import open_checkpoint
 from circius.weights.memory import available_bytes
+from circius.weights.map_ahead import map_ahead
 from circius.weights.opened import Checkpoint
 from circius.weights.stored import FLOAT_DTYPES, Packed, StoredTensor
 
@@ -81,6 +82,8 @@ def load_model(
         model = Transformer(checkpoint.config).requires_grad_(False)
     model.place(weights)
     model.set_activations(activations)
+    if packs and checkpoint.is_packed and checkpoint.n_bytes < available_bytes(device):
+        map_ahead(part for weight in weights.values() if isinstance(weight, PackedMatrix) for part in weight.parts)
     return model.eval()
 
 

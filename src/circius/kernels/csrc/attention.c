@@ -15,6 +15,9 @@ static const struct circius_attention_kernels *kernels_in_use(void) {
     case CIRCIUS_AVX2: return &circius_attention_avx2;
     case CIRCIUS_AVX512: return &circius_attention_avx512;
     }
+#elif defined(__aarch64__)
+    if (circius_isa() == CIRCIUS_NEON)
+        return &circius_attention_neon;
 #endif
     return &circius_attention_portable;
 }

@@ -35,6 +35,8 @@ extern const struct circius_attention_kernels circius_attention_portable;
 #if defined(__x86_64__)
 extern const struct circius_attention_kernels circius_attention_avx2;
 extern const struct circius_attention_kernels circius_attention_avx512;
+#elif defined(__aarch64__)
+extern const struct circius_attention_kernels circius_attention_neon;
 #endif
 
 static inline int64_t circius_format_bytes(int format) {

@@ -7,10 +7,9 @@
 #include "pool.h"
 #include "scratch.h"
 
-/* A ticket is for some outputs and some rows. Few rows wait for memory: few outputs then, which come from one stretch
- * of it, each read from end to end. Many rows wait for the multipliers: outputs and rows enough that a block of both
- * stays in the nearer caches and is used often. */
-enum { FEW_ROWS = 3, OUTPUTS_OF_FEW = 16, OUTPUTS_AT_ONCE = 64, ROWS_AT_ONCE = 240, PANELS_AT_ONCE = 3 };
+/* A ticket is for some outputs and some rows. Few rows wait for memory: each output is read from end to end. Many rows
+ * wait for the multipliers: outputs and rows enough that a block of both stays in the nearer caches and is used often. */
+enum { FEW_ROWS = 3, OUTPUTS_AT_ONCE = 64, ROWS_AT_ONCE = 240, PANELS_AT_ONCE = 3 };
 /* From so many numbers on, x is arranged by all workers. */
 enum { WORTH_SHARING = 1 << 16 };
 
@@ -21,7 +20,7 @@ struct job {
     float *arranged; /* block after block, in each panel after panel */
     float *scratch;  /* for each worker the sums of a ticket, [group][row][output of the group], and wide weights */
     int64_t x_stride, n_rows, n_inputs, n_padded, n_matrices;
-    int64_t outputs_at_once, rows_at_once;
+    int64_t rows_at_once;
     int x_type, weight_type, arranges_together;
     struct circius_tickets panels, items;
     struct circius_gate gate;
@@ -47,10 +46,10 @@ static struct item find_item(const struct job *job, int64_t ticket) {
     ticket /= n_tiles;
     for (int64_t i = 0; i < job->n_matrices; i++) {
         const struct circius_dense_matrix *matrix = &job->matrices[i];
-        int64_t n_parts = ceil_div(matrix->n_outputs, job->outputs_at_once);
+        int64_t n_parts = ceil_div(matrix->n_outputs, OUTPUTS_AT_ONCE);
         if (ticket < n_parts) {
-            int64_t first = ticket * job->outputs_at_once;
-            return (struct item){matrix, first, least(job->outputs_at_once, matrix->n_outputs - first), first_row,
+            int64_t first = ticket * OUTPUTS_AT_ONCE;
+            return (struct item){matrix, first, least(OUTPUTS_AT_ONCE, matrix->n_outputs - first), first_row,
                                  least(job->rows_at_once, job->n_rows - first_row)};
         }
         ticket -= n_parts;
@@ -60,7 +59,7 @@ static struct item find_item(const struct job *job, int64_t ticket) {
 
 /* What one worker needs. */
 static int64_t scratch_floats(const struct job *job) {
-    return job->outputs_at_once * (job->rows_at_once + DENSE_BLOCK);
+    return OUTPUTS_AT_ONCE * (job->rows_at_once + DENSE_BLOCK);
 }
 
 static int64_t block_length(int64_t n, int64_t at) {
@@ -128,7 +127,7 @@ static void multiply_rows(const struct job *job, const struct item *item, int64_
 
 /* Many rows: block after block, widened once and then used by all of them. */
 static void multiply_many(const struct job *job, const struct item *item, int64_t n_groups, float *sums) {
-    float *wide = sums + job->outputs_at_once * job->rows_at_once;
+    float *wide = sums + OUTPUTS_AT_ONCE * job->rows_at_once;
     for (int64_t at = 0; at < job->n_inputs; at += DENSE_BLOCK) {
         for (int64_t group = 0; group < n_groups; group++) {
             const char *weights[DENSE_GROUP];
@@ -188,7 +187,6 @@ static const struct dense_kernels *choose_kernels(void) {
 static int run(struct job *job, int n_threads) {
     int64_t n_tiles = ceil_div(job->n_rows, ROWS_AT_ONCE);
     job->rows_at_once = ceil_div(ceil_div(job->n_rows, n_tiles), DENSE_PANEL) * DENSE_PANEL;
-    job->outputs_at_once = job->n_rows <= FEW_ROWS ? OUTPUTS_OF_FEW : OUTPUTS_AT_ONCE;
     job->n_padded = ceil_div(job->n_inputs, DENSE_STEP) * DENSE_STEP;
     const int64_t n_arranged = job->n_rows * job->n_padded;
     job->arranges_together = n_arranged >= WORTH_SHARING;

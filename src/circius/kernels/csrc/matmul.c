@@ -61,8 +61,18 @@ size_t circius_linears_scratch(const struct circius_linears *job) {
     return rounded_up(n_rows * n_inputs) * (wants_wide(job) ? 3 : 1) + 3 * per_unit;
 }
 
-/* Small enough that the last one to finish is not long alone, large enough to read the memory in long stretches. */
-enum { BYTES_PER_TICKET = 1 << 16 };
+/* Large enough to read the memory in long stretches, small enough that the last one to finish is not long alone. */
+enum { BYTES_PER_TICKET = 1 << 18, TICKETS_PER_WORKER = 8 };
+
+static int64_t choose_tiles_per_ticket(const struct circius_linears *job, int n_workers) {
+    const struct circius_matrix *first = &job->products[0].matrix;
+    int64_t all = 0, tiles = BYTES_PER_TICKET / (first->n_inputs * CIRCIUS_TILE / 2);
+    for (int64_t i = 0; i < job->n_products; i++)
+        all += n_tiles(&job->products[i].matrix);
+    if (tiles > all / (TICKETS_PER_WORKER * n_workers))
+        tiles = all / (TICKETS_PER_WORKER * n_workers);
+    return tiles < CIRCIUS_MOST_TILES ? CIRCIUS_MOST_TILES : tiles;
+}
 
 void circius_linears_prepare(struct circius_linears *job, void *scratch, int n_workers) {
     const struct circius_matrix *first = &job->products[0].matrix;
@@ -82,11 +92,7 @@ void circius_linears_prepare(struct circius_linears *job, void *scratch, int n_w
     job->rows.shifts = (float *)(void *)(place + per_unit);
     job->rows.starts = (int32_t *)(void *)(place + 2 * per_unit);
 
-    int64_t tiles = BYTES_PER_TICKET / (first->n_inputs * CIRCIUS_TILE / 2);
-    if (job->n_rows > 4 || tiles < 1)
-        tiles = 1;
-    (void)n_workers;
-    job->tiles_per_ticket = tiles < CIRCIUS_MOST_TILES ? CIRCIUS_MOST_TILES : tiles;
+    job->tiles_per_ticket = choose_tiles_per_ticket(job, n_workers);
     atomic_init(&job->quantising.tickets.next, 0);
     atomic_init(&job->quantising.n_done, 0);
     atomic_init(&job->multiplying.next, 0);
