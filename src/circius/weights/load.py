@@ -16,8 +16,8 @@ from circius.kernels.packed_linear import Activations
 from circius.model import Transformer
 from circius.weights.cast import short_name
 from circius.weights.checkpoint import open_checkpoint
-from circius.weights.memory import available_bytes
 from circius.weights.map_ahead import map_ahead
+from circius.weights.memory import available_bytes
 from circius.weights.opened import Checkpoint
 from circius.weights.stored import FLOAT_DTYPES, Packed, StoredTensor
 
