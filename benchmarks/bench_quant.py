@@ -7,8 +7,8 @@ All forms are made from the same dense values: those of the model's file, in flo
 demo model is distributed in Q4_1, so rounding it to 4 bits with minima in groups of 32 would merely find the same
 values again; that is the row "taken over". The fair comparison is that of symmetric groups of 32, which are Q4_0's too.
 
-A form is run twice: its weights unpacked to float32, which shows what the weights alone cost, and packed as circius
-runs it by default, with activations in 8 bits. The text is cut into segments of --context tokens side by side
+A form is run twice: its weights unpacked to float32, which shows what the weights alone cost, and packed with
+activations in 8 bits, as circius runs large models by default. The text is cut into segments of --context tokens side by side
 (`LLM.score`). KL is the mean divergence from the float model, "agrees" how often the likeliest token is the same, both
 on the first --sample tokens.
 
@@ -111,7 +111,7 @@ def decode_speed(llm: LLM, n_tokens: int) -> float:
 
 
 def measure(form: str, path: Path, judge: Judge, *, decode_tokens: int, **how: Any) -> Line:
-    """One line of the table. Without further arguments to `LLM` the model runs as circius runs it by default."""
+    """One line of the table; `how` are arguments of `LLM`."""
     llm = LLM(path, context=judge.context, speculate=0, **how)
     score = llm.score(judge.text)
     kl, agrees = judge.compare(llm)
@@ -119,7 +119,7 @@ def measure(form: str, path: Path, judge: Judge, *, decode_tokens: int, **how: A
     n_bytes = stored.n_bytes if stored.is_quantised else llm.model.dtype.itemsize * stored.config.n_parameters
     return Line(
         form=form,
-        as_run=", ".join(f"{name}={value}" for name, value in how.items()) or "8-bit activations",
+        as_run=", ".join(f"{name}={value}" for name, value in how.items()),
         bits_per_weight=8 * n_bytes / stored.config.n_parameters,
         n_bytes=n_bytes,
         perplexity=score.perplexity,
@@ -238,7 +238,7 @@ def main() -> None:
         for form, path in forms(given, dense, folder):
             take(form, path, dtype="float32")
             if form in ALSO_AS_RUN:
-                take(form, path)
+                take(form, path, activations="int8")
         show(lines)
         if given.llamacpp:
             for name in ("dense.gguf", "q4_0.gguf"):
