@@ -8,9 +8,9 @@ demo model is distributed in Q4_1, so rounding it to 4 bits with minima in group
 values again; that is the row "taken over". The fair comparison is that of symmetric groups of 32, which are Q4_0's too.
 
 A form is run twice: its weights unpacked to float32, which shows what the weights alone cost, and packed with
-activations in 8 bits, as circius runs large models by default. The text is cut into segments of --context tokens side by side
-(`LLM.score`). KL is the mean divergence from the float model, "agrees" how often the likeliest token is the same, both
-on the first --sample tokens.
+activations in 8 bits, as circius runs large models by default. The text is cut into segments of --context tokens side
+by side (`LLM.score`). KL is the mean divergence from the float model, "agrees" how often the likeliest token is the
+same, both on the first --sample tokens.
 
 Compensated forms need --calibration, another text than the one that is scored. With --llamacpp, a folder with
 llama-quantize and llama-perplexity, its Q4_0 of the same values is read by circius too, so that no protocol differs;
