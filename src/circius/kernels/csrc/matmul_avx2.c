@@ -79,9 +79,9 @@ INLINE void add_products(__m256i *sum, __m256i weights, __m256i a, int bits) {
     __asm__("" : "+x"(*sum));
 }
 
-/* A unit's sums times its scales, added to what is in y. */
+/* A unit's sums times its scales, added to y. */
 INLINE void finish_unit(const struct stretch *w, const struct rows *x, int u, int64_t group, int n_rows, int bits,
-                        int has_mins, int unpacked, __m256i sums[ROWS][2]) {
+                        int has_mins, int unpacked, __m256i sums[ROWS][2], __m256 y[ROWS][2]) {
     for (int h = 0; h < 2; h++) {
         const int64_t at = CIRCIUS_TILE * u + 8 * h;
         __m256 scales = unpacked ? _mm256_load_ps(w->wide_scales + at)
@@ -93,11 +93,9 @@ INLINE void finish_unit(const struct stretch *w, const struct rows *x, int u, in
         for (int r = 0; r < n_rows; r++) {
             __m256i whole = bits == 4 ? _mm256_madd_epi16(sums[r][h], _mm256_set1_epi16(1)) : sums[r][h];
             __m256 scale = _mm256_mul_ps(scales, _mm256_set1_ps(x->scales[u * n_rows + r]));
-            float *to = x->y + r * CIRCIUS_Y_STRIDE + 8 * h;
-            __m256 y = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(whole), _mm256_load_ps(to));
+            y[r][h] = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(whole), y[r][h]);
             if (has_mins)
-                y = _mm256_fmadd_ps(mins, _mm256_set1_ps(x->shifts[u * n_rows + r]), y);
-            _mm256_store_ps(to, y);
+                y[r][h] = _mm256_fmadd_ps(mins, _mm256_set1_ps(x->shifts[u * n_rows + r]), y[r][h]);
         }
     }
 }
@@ -109,11 +107,16 @@ INLINE void multiply(const struct stretch *stretch, const struct rows *rows, int
     const struct rows x = *rows;
     const int n_steps = CIRCIUS_UNIT * bits / 32, step_inputs = 32 / bits;
     int64_t group = w.unit / w.group_units, left = w.group_units - w.unit % w.group_units;
+    __m256 y[ROWS][2];
+    for (int r = 0; r < n_rows; r++)
+        for (int h = 0; h < 2; h++)
+            y[r][h] = _mm256_load_ps(x.y + r * CIRCIUS_Y_STRIDE + 8 * h);
     for (int u = 0; u < w.n_units; u++) {
         __m256i sums[ROWS][2];
         for (int r = 0; r < n_rows; r++)
             sums[r][0] = sums[r][1] =
                 bits == 4 && !has_mins ? _mm256_set1_epi32(x.starts[u * n_rows + r]) : _mm256_setzero_si256();
+#pragma GCC unroll 8
         for (int s = 0; s < n_steps; s++) {
             const int64_t step = (int64_t)u * n_steps + s;
             __m256i weights[4];
@@ -136,12 +139,15 @@ INLINE void multiply(const struct stretch *stretch, const struct rows *rows, int
                 add_products(&sums[r][1], weights[3], second, bits);
             }
         }
-        finish_unit(&w, &x, u, group, n_rows, bits, has_mins, unpacked, sums);
+        finish_unit(&w, &x, u, group, n_rows, bits, has_mins, unpacked, sums, y);
         if (--left == 0) {
             group++;
             left = w.group_units;
         }
     }
+    for (int r = 0; r < n_rows; r++)
+        for (int h = 0; h < 2; h++)
+            _mm256_store_ps(x.y + r * CIRCIUS_Y_STRIDE + 8 * h, y[r][h]);
 }
 
 #define FOR_EACH_COUNT(...)                                                                                            \
