@@ -41,7 +41,7 @@ def main() -> None:
         table.add_row(str(bits), f"{n_bytes:,}", f"{score.perplexity:.4f}", f"{change:+.3%}")
         if given.out:
             line = {
-                "kv_bits": bits, "model": given.model, "context": given.context, "n_tokens": score.n_tokens,
+                "kv_bits": bits, "model": Path(given.model).name, "context": given.context, "n_tokens": score.n_tokens,
                 "bytes_per_token": n_bytes, "perplexity": score.perplexity, "change": change,
             }  # fmt: skip
             roofline.append(given.out, line)

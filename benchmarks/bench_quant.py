@@ -226,7 +226,7 @@ def main() -> None:
         print(lines[-1], file=sys.stderr, flush=True)
         if given.out:
             with given.out.open("a") as file:
-                file.write(json.dumps({"model": given.model, **asdict(lines[-1])}) + "\n")
+                file.write(json.dumps({"model": Path(given.model).name, **asdict(lines[-1])}) + "\n")
 
     with scratch(given.folder) as folder:
         dense = write_dense(given.model, folder)

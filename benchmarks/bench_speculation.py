@@ -151,7 +151,7 @@ def main() -> None:
     Console().print(table)
     if given.out:
         with given.out.open("a") as file:
-            file.writelines(json.dumps({"model": given.model, **asdict(line)}) + "\n" for line in found)
+            file.writelines(json.dumps({"model": Path(given.model).name, **asdict(line)}) + "\n" for line in found)
 
 
 if __name__ == "__main__":

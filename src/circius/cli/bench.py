@@ -48,7 +48,7 @@ def command(
     threads: options.Threads = None,
     dtype: options.DTypeOption = options.DType.AUTO,
     device: options.DeviceOption = "auto",
-    activations: options.ActivationsOption = options.Activations.INT8,
+    activations: options.ActivationsOption = options.Activations.AUTO,
     kv_bits: options.KVBitsOption = None,
     context: options.Context = None,
     window: options.Window = None,

@@ -38,7 +38,7 @@ def pick_dtype(dtype: str | torch.dtype) -> torch.dtype | None:
 
 
 _ROBUST = 1_000_000_000
-"""Models of fewer parameters feel rounded inputs, and are fast without them."""
+"""Models of fewer parameters feel rounded inputs more than they gain by them."""
 
 
 def pick_activations(activations: str, n_parameters: int) -> Activations:
