@@ -81,6 +81,16 @@ class ModelConfig:
         embeddings = self.vocab_size * self.dim * (1 if self.tied_output else 2)
         return embeddings + self.n_layers * layer + self.dim
 
+    @property
+    def widest_window(self) -> Window:
+        """The window of the layer that sees the furthest; None if there is a layer without one."""
+        widest = 0
+        for window in self.windows:
+            if window is None:
+                return None
+            widest = max(widest, window)
+        return widest
+
     def cache_bytes(self, n_tokens: int, *, bytes_per_value: int = 2) -> int:
         """The bytes of keys and values that one sequence of `n_tokens` keeps with the rolling buffer.
 

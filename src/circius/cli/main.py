@@ -11,7 +11,22 @@ from typing import Annotated
 import typer
 
 from circius.base.errors import PromptError
-from circius.cli import bench, chat, convert, failure, generate, info, init, options, pull, quantize, score, tokenize
+from circius.cli import (
+    batch,
+    bench,
+    chat,
+    convert,
+    failure,
+    generate,
+    info,
+    init,
+    options,
+    pull,
+    quantize,
+    score,
+    serve,
+    tokenize,
+)
 
 
 def unwrapped(docstring: str | None) -> str:
@@ -26,7 +41,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (pull, info, generate, chat, score, bench, convert, quantize, init, tokenize):
+for verb in (pull, info, generate, chat, serve, batch, score, bench, convert, quantize, init, tokenize):
     app.command(verb.NAME, help=unwrapped(verb.command.__doc__))(verb.command)
 
 

@@ -27,7 +27,7 @@ class Answer:
         self.n_drafted = self.n_accepted = 0
         """The tokens that were guessed ahead, and those of them that stand in the answer."""
         self.finish_reason: FinishReason | None = None
-        self._stop_reason: int | str | None = None
+        self.stop_reason: int | str | None = None
         self._make_decoder = make_decoder
         self._decoder: Decoder | None = None
         self._finder = StopFinder(request.params.stops, include=request.params.include_stop_str_in_output)
@@ -37,6 +37,11 @@ class Answer:
     @property
     def is_running(self) -> bool:
         return self.finish_reason is None
+
+    @property
+    def last_logprobs(self) -> Logprobs | None:
+        """Those of the newest token, if they were asked for."""
+        return self._logprobs[-1] if self._logprobs else None
 
     @property
     def n_left(self) -> int:
@@ -51,7 +56,7 @@ class Answer:
             self._logprobs.append(logprobs)
         if token in self.request.end_ids:
             self.finish_reason = "stop"
-            self._stop_reason = None if token in self.request.eos_ids else token
+            self.stop_reason = None if token in self.request.eos_ids else token
             shows_end = self.request.params.include_stop_str_in_output
             return self._show((self._push(token) if shows_end else "") + self._tail())
         text = self._push(token)
@@ -59,7 +64,7 @@ class Answer:
             text += self._tail()
             self.finish_reason = "length"
         if self._finder.found is not None:
-            self.finish_reason, self._stop_reason = "stop", self._finder.found
+            self.finish_reason, self.stop_reason = "stop", self._finder.found
         return self._show(text)
 
     def abort(self) -> str:
@@ -83,7 +88,7 @@ class Answer:
             cumulative_logprob=sum(own) if wants_logprobs else None,
             logprobs=list(self._logprobs) if wants_logprobs else None,
             finish_reason=self.finish_reason,
-            stop_reason=self._stop_reason,
+            stop_reason=self.stop_reason,
         )
 
     def _push(self, token: int) -> str:

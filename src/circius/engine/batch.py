@@ -12,10 +12,10 @@ from circius.engine.answer import Answer
 from circius.engine.device_sampler import DeviceSampler
 from circius.engine.host_sampler import HostSampler
 from circius.engine.logprobs import NameToken, describe
-from circius.engine.outputs import Logprobs
+from circius.engine.outputs import Logprobs, RequestOutput, Timings
 from circius.engine.prefill import OnPrefill, forward_chunks, prefill, unheard
 from circius.engine.request import Request
-from circius.engine.sampling import BAD_ROW, Sampler, SamplerRow
+from circius.engine.sampling import BAD_ROW, Sampler, SamplerRow, why_bad
 from circius.engine.speculate import Speculator
 from circius.model import RollingCache, Transformer
 
@@ -90,6 +90,33 @@ class Batch:
         """The log-probabilities of the request's prompt, if they were asked for and computed."""
         rows = (row for row, answer in enumerate(self._answers) if answer.request is request)
         return next((self._prompt_logprobs[row] for row in rows if row in self._prompt_logprobs), None)
+
+    def output(self, request: Request, called_at: float, *, n_cached: int = 0) -> RequestOutput:
+        """The result of a request, when the batch has run.
+
+        called_at: from when the time to the first token counts. n_cached: the tokens of the prompt that were in the
+        cache already.
+        """
+        answers = [answer for answer in self._answers if answer.request is request]
+        outputs = [answer.output() for answer in answers]
+        return RequestOutput(
+            prompt=request.prompt,
+            prompt_token_ids=list(request.prompt_ids),
+            prompt_logprobs=self.prompt_entries(request) if request.params.prompt_logprobs is not None else None,
+            outputs=outputs,
+            finished=all(output.finish_reason != "abort" for output in outputs),
+            timings=Timings(
+                prefill_s=self.prefill_s,
+                decode_s=self.decode_s(request),
+                time_to_first_token_s=self.first_token_at - called_at if self.first_token_at else None,
+                prompt_tokens=len(request.prompt_ids),
+                completion_tokens=sum(len(output.token_ids) for output in outputs),
+                cached_tokens=n_cached,
+                n_samples=len(outputs),
+                drafted_tokens=sum(answer.n_drafted for answer in answers),
+                accepted_tokens=sum(answer.n_accepted for answer in answers),
+            ),
+        )
 
     def _prefill(self) -> Tensor | None:
         """The logits (B, V) of every row's last prompt token; None if cancelled."""
@@ -185,7 +212,7 @@ class Batch:
             ]
             for place, row in running:
                 if taken[place][depth] == BAD_ROW:
-                    raise CirciusError(_why_bad(logits[begins[place] + depth], self._answers[row]))
+                    raise CirciusError(why_bad(logits[begins[place] + depth], len(self._answers[row].token_ids)))
             for place, row in running:
                 self._answers[row].n_accepted += depth < len(taken[place]) - 1
                 self._deliver_one(row, taken[place][depth], entries.get((place, depth)), now)
@@ -230,11 +257,6 @@ class Batch:
         return self._answers[row].request is self._answers[other].request
 
 
-def _why_bad(logits: Tensor, answer: Answer) -> str:
-    place = len(answer.token_ids)
-    if bool(logits.isfinite().all()):
-        return f"no token is allowed at place {place} of the answer: logit_bias or min_tokens forbids all of them"
-    return (
-        f"the model's output at place {place} of the answer is not finite (NaN or infinity): the weights are damaged, "
-        "or the numbers overflow in this dtype; try --dtype float32 or bfloat16"
-    )
+def new_cache(model: Transformer, needs: Sequence[int], *, speculate: int) -> RollingCache:
+    """A cache with a row for each need, whose rings can take a rejected draft of `speculate` tokens back."""
+    return RollingCache(model.config, needs, dtype=model.cache_dtype, device=model.device, extra_slots=speculate)

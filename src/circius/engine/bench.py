@@ -13,7 +13,8 @@ from typing import Literal
 import torch
 
 from circius.engine import machine
-from circius.engine.generate import BatchLimits, new_cache
+from circius.engine.batch import new_cache
+from circius.engine.generate import BatchLimits
 from circius.engine.prefill import prefill
 from circius.engine.workload import cache_bytes_read, operations
 from circius.kernels import native
@@ -208,7 +209,7 @@ class Bench:
         return Run(seconds, watch.foreign_share)
 
     def _cache(self, needs: Sequence[int]) -> RollingCache:
-        return new_cache(self._model, needs, self._limits)
+        return new_cache(self._model, needs, speculate=self._limits.speculate)
 
     def _tokens(self, n_tokens: int) -> torch.Tensor:
         """Some tokens; which ones makes no difference to the time."""

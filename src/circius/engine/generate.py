@@ -1,19 +1,19 @@
-"""Offline generation: requests in, answers out, a limited number of rows at a time."""
+"""Offline generation: requests in, answers out, all of them through one engine."""
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from circius.base.errors import ParamsError
 from circius.engine.answer import Answer
-from circius.engine.batch import Batch
-from circius.engine.logprobs import NameToken
-from circius.engine.outputs import RequestOutput, Timings
+from circius.engine.engine import Engine, EngineLimits
+from circius.engine.job import Job
+from circius.engine.outputs import RequestOutput
 from circius.engine.prefill import OnPrefill, check_chunk_size, unheard
+from circius.engine.prefix import PAGE
 from circius.engine.request import Request
-from circius.model import RollingCache, Transformer
-from circius.text import StreamDecoder, Tokenizer
+from circius.engine.stream import most_pages
+from circius.model import Transformer
+from circius.text import Tokenizer
 
 OnToken = Callable[[int, int, str, Sequence[int]], object]
 """Called for each new token with the prompt's index, the answer's index among n, the text that may be shown now (it can
@@ -55,100 +55,56 @@ def generate(
 
     After Ctrl-C, or once `is_cancelled` says so, unfinished answers come back as they are, with the finish reason
     "abort"; those that had not begun are empty.
+
+    Raises:
+        CirciusError: the numbers of a request went wrong.
     """
+    if not requests:
+        return []
     limits = limits or BatchLimits()
-    called_at = time.perf_counter()
-    own = [[new_answer(request, n, tokenizer) for n in range(request.params.n)] for request in requests]
-    index_of = {answer: index for index, answers in enumerate(own) for answer in answers}
-    batches_of: list[list[Batch]] = [[] for _ in requests]
-    name_token = token_namer(tokenizer)
+    engine = Engine(model, limits=engine_limits(model, requests, limits), tokenizer=tokenizer)
+    index_of: dict[Job, int] = {}
 
-    def deliver(answer: Answer, text: str, token: int) -> bool:
-        return on_token is None or on_token(index_of[answer], answer.index, text, [token]) is not False
+    def deliver(job: Job, answer: Answer, text: str, token: int) -> object:
+        return on_token is None or on_token(index_of[job], answer.index, text, [token])
 
-    is_running = True
-    for answers in _in_groups(list(index_of), limits.max_rows):
-        is_running = is_running and not is_cancelled()
-        if not is_running:
-            for answer in answers:
-                answer.abort()
-            continue
-        batch = Batch(
-            model,
-            new_cache(model, [answer.request.n_cache_tokens for answer in answers], limits),
-            answers,
-            chunk_size=limits.chunk_size,
-            speculate=limits.speculate,
-            deliver=deliver,
-            name_token=name_token,
-            is_cancelled=is_cancelled,
-            on_prefill=on_prefill,
-        )
-        is_running = batch.run()
-        for index in dict.fromkeys(index_of[answer] for answer in answers):
-            batches_of[index].append(batch)
-    return [
-        request_output(request, answers, batches, called_at)
-        for request, answers, batches in zip(requests, own, batches_of, strict=True)
-    ]
+    for index, request in enumerate(requests):
+        index_of[engine.submit(request, deliver=deliver)] = index
+    try:
+        _run(engine, list(index_of), is_cancelled, on_prefill)
+    except KeyboardInterrupt:
+        for job in index_of:
+            engine.abort(job)
+    return [job.output() for job in index_of]
 
 
-def new_answer(request: Request, index: int, tokenizer: Tokenizer | None) -> Answer:
-    """An answer that has not begun, with a decoder for its text if there is a tokenizer."""
-    if tokenizer is None:
-        return Answer(request, index, None)
-    before = request.prompt_ids if request.continues_text else ()
-    skip_special = request.params.skip_special_tokens
-    return Answer(request, index, partial(StreamDecoder, tokenizer, before, skip_special=skip_special))
+def _run(engine: Engine, jobs: Sequence[Job], is_cancelled: IsCancelled, on_prefill: OnPrefill) -> None:
+    n_prompt = sum(len(job.request.prompt_ids) for job in jobs)
+    n_read = -1
+    while not is_cancelled():
+        if n_read < n_prompt and n_read != (n_read := engine.n_prompt_tokens_read):
+            on_prefill(n_read, n_prompt)
+        if not engine.step():
+            return
+        for job in jobs:
+            if job.error is not None:
+                raise job.error
+    for job in jobs:
+        engine.abort(job)
 
 
-def new_cache(model: Transformer, needs: Sequence[int], limits: BatchLimits) -> RollingCache:
-    """A cache with a row for each need, whose rings can take a rejected draft back."""
-    return RollingCache(model.config, needs, dtype=model.cache_dtype, device=model.device, extra_slots=limits.speculate)
-
-
-def token_namer(tokenizer: Tokenizer | None) -> NameToken | None:
-    """The text of one token alone, for log-probabilities; control tokens by their piece."""
-    if tokenizer is None:
-        return None
-
-    def name(token: int) -> str:
-        if tokenizer.is_special(token):
-            return tokenizer.piece(token)
-        return tokenizer.token_bytes(token).decode("utf-8", errors="replace")
-
-    return name
-
-
-def request_output(
-    request: Request, answers: Sequence[Answer], batches: Sequence[Batch], called_at: float, *, n_cached: int = 0
-) -> RequestOutput:
-    """What the caller gets: the ended answers of one request, and the clock of the batches that they ran in."""
-    prompt_logprobs = None
-    if request.params.prompt_logprobs is not None:
-        prompt_logprobs = next((entries for batch in batches if (entries := batch.prompt_entries(request))), None)
-    outputs = [answer.output() for answer in answers]
-    firsts = [batch.first_token_at for batch in batches if batch.first_token_at is not None]
-    return RequestOutput(
-        prompt=request.prompt,
-        prompt_token_ids=list(request.prompt_ids),
-        prompt_logprobs=prompt_logprobs,
-        outputs=outputs,
-        finished=all(output.finish_reason != "abort" for output in outputs),
-        timings=Timings(
-            prefill_s=sum(batch.prefill_s for batch in batches),
-            decode_s=sum(batch.decode_s(request) for batch in batches),
-            time_to_first_token_s=min(firsts) - called_at if firsts else None,
-            prompt_tokens=len(request.prompt_ids),
-            completion_tokens=sum(len(output.token_ids) for output in outputs),
-            cached_tokens=n_cached,
-            n_samples=len(outputs),
-            drafted_tokens=sum(answer.n_drafted for answer in answers),
-            accepted_tokens=sum(answer.n_accepted for answer in answers),
-        ),
+def engine_limits(model: Transformer, requests: Sequence[Request], limits: BatchLimits) -> EngineLimits:
+    """An engine with as much cache as the largest of these requests take that can run together."""
+    window = model.config.widest_window
+    n_pages = sorted(
+        (most_pages(r.n_cache_tokens, window, limits.chunk_size) for r in requests for _ in range(r.params.n)),
+        reverse=True,
     )
-
-
-def _in_groups(answers: Sequence[Answer], size: int) -> Iterator[Sequence[Answer]]:
-    for begin in range(0, len(answers), size):
-        yield answers[begin : begin + size]
+    spare = 1 if limits.speculate else 0  # drafts go without where there is none
+    return EngineLimits(
+        cache_tokens=PAGE * sum(pages + spare for pages in n_pages[: limits.max_rows]),
+        max_streams=limits.max_rows,
+        chunk_size=limits.chunk_size,
+        mixed_chunk_size=limits.chunk_size,  # nobody watches: the fewer steps the better
+        speculate=limits.speculate,
+    )

@@ -24,12 +24,12 @@ class HostSampler:
     """A `Sampler` for logits in the CPU's memory. What a row draws cannot depend on the others."""
 
     def __init__(self, rows: Sequence[SamplerRow], *, vocab_size: int) -> None:
-        with _infinite_is_fine():
-            self._rows = [_Row(row, vocab_size) for row in rows]
+        with infinite_is_fine():
+            self._rows = [HostRow(row, vocab_size) for row in rows]
 
     def __call__(self, logits: Tensor, drafts: Sequence[Sequence[int]]) -> list[list[int]]:
         places = iter(logits.float().numpy())
-        with _infinite_is_fine():
+        with infinite_is_fine():
             return [
                 row.take(draft, list(islice(places, len(draft) + 1)))
                 for row, draft in zip(self._rows, drafts, strict=True)
@@ -39,12 +39,14 @@ class HostSampler:
         self._rows = [self._rows[place] for place in places]
 
 
-def _infinite_is_fine() -> np.errstate:
+def infinite_is_fine() -> np.errstate:
     """A bias can be so large that a score becomes infinite; that is looked at, and no reason for a warning."""
     return np.errstate(over="ignore", invalid="ignore")
 
 
-class _Row:
+class HostRow:
+    """Picks the tokens of one row."""
+
     def __init__(self, row: SamplerRow, vocab_size: int) -> None:
         self._params = row.params
         self._random = row.generator()
@@ -55,6 +57,10 @@ class _Row:
         self._counts = _Counts(row, vocab_size) if row.params.has_penalties else None
 
     def take(self, draft: Sequence[int], places: Sequence[Scores]) -> list[int]:
+        """As much of the draft as is drawn there, and the token drawn behind that, or `BAD_ROW`.
+
+        places: the logits (V,) behind the last known token, then behind each drafted one.
+        """
         taken: list[int] = []
         for expected, logits in zip([*draft, None], places, strict=True):
             taken.append(self._next(logits))

@@ -1,9 +1,9 @@
 """A model with its tokenizer and chat template, in the shape that vLLM users know."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 
@@ -207,13 +207,7 @@ class LLM:
         """
         given = as_prompts(prompts)
         params = as_params(sampling_params, len(given))
-        limits = self._limits(is_chat=False)
-        requests = [
-            make_request(
-                encode_prompt(prompt, self.tokenizer), own, limits, prompt=prompt if isinstance(prompt, str) else None
-            )
-            for prompt, own in zip(given, params, strict=True)
-        ]
+        requests = [self.completion_request(prompt, own) for prompt, own in zip(given, params, strict=True)]
         return self._run(requests, on_token, is_cancelled, on_prefill)
 
     def chat(
@@ -242,8 +236,29 @@ class LLM:
         ]
         return self._run(requests, on_token, is_cancelled, on_prefill)
 
+    def completion_request(
+        self, prompt: str | Sequence[int], params: SamplingParams, *, adds_bos: bool = True
+    ) -> Request:
+        """The checked request for the text after a prompt.
+
+        adds_bos: whether a text gets BOS in front, if the tokenizer adds one.
+
+        Raises:
+            PromptError, ContextOverflowError, ParamsError: as `generate`.
+        """
+        return make_request(
+            encode_prompt(prompt, self.tokenizer, adds_bos=adds_bos),
+            params,
+            self._limits(is_chat=False),
+            prompt=prompt if isinstance(prompt, str) else None,
+        )
+
     def chat_request(
-        self, messages: Sequence[Message], params: SamplingParams, *, continue_final: bool = False
+        self,
+        messages: Sequence[Message | Mapping[str, Any]],
+        params: SamplingParams,
+        *,
+        continue_final: bool = False,
     ) -> Request:
         """The checked request for the next answer in a conversation.
 

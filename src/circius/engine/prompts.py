@@ -33,7 +33,7 @@ def as_prompts(prompts: Prompt | Sequence[Prompt]) -> list[str | Sequence[int]]:
     return [_as_prompt(prompt) for prompt in prompts]
 
 
-def encode_prompt(prompt: str | Sequence[int], tokenizer: Tokenizer | None) -> Sequence[int]:
+def encode_prompt(prompt: str | Sequence[int], tokenizer: Tokenizer | None, *, adds_bos: bool = True) -> Sequence[int]:
     """The ids of a plain prompt, which starts with BOS if the tokenizer adds one; ids are taken as they are.
 
     Raises:
@@ -43,7 +43,7 @@ def encode_prompt(prompt: str | Sequence[int], tokenizer: Tokenizer | None) -> S
         return prompt
     if tokenizer is None:
         raise PromptError("this model came without a tokenizer: give token ids, or name a tokenizer")
-    ids = tokenizer.encode(prompt, bos=tokenizer.adds_bos)
+    ids = tokenizer.encode(prompt, bos=adds_bos and tokenizer.adds_bos)
     if not ids:
         raise PromptError("the prompt is empty, and this tokenizer adds no BOS token to start from: give some text")
     return ids

@@ -55,3 +55,16 @@ class Sampler(Protocol):
     def keep(self, places: Sequence[int]) -> None:
         """Goes on with these rows only; `places` are ascending places in the current batch."""
         ...
+
+
+def why_bad(logits: Tensor, place: int) -> str:
+    """What to say of logits (V,) at that place of an answer for which a sampler gave `BAD_ROW`."""
+    if bool(logits.isfinite().all()):
+        return (
+            f"no token is allowed at place {place} of the answer: logit_bias, min_tokens or the format that was asked "
+            "for forbids all of them"
+        )
+    return (
+        f"the model's output at place {place} of the answer is not finite (NaN or infinity): the weights are damaged, "
+        "or the numbers overflow in this dtype; try --dtype float32 or bfloat16"
+    )

@@ -4,8 +4,9 @@ import time
 from collections.abc import Sequence
 
 from circius.base.errors import ParamsError
-from circius.engine.batch import Batch
-from circius.engine.generate import IsCancelled, OnToken, new_answer, new_cache, request_output, token_namer
+from circius.engine.answers import new_answer, token_namer
+from circius.engine.batch import Batch, new_cache
+from circius.engine.generate import IsCancelled, OnToken
 from circius.engine.llm import LLM, never
 from circius.engine.outputs import RequestOutput
 from circius.engine.params import SamplingParams
@@ -99,12 +100,12 @@ class ChatSession:
         finally:
             # The last token of an answer is not forwarded; after an interruption even fewer are in the cache.
             self._cached_ids = [*request.prompt_ids, *answer.token_ids][: cache.lengths[0]]
-        return request_output(request, [answer], [batch], called_at, n_cached=n_cached)
+        return batch.output(request, called_at, n_cached=n_cached)
 
     def _rewound_cache(self, request: Request) -> RollingCache:
         """The cache with room for the request, holding as much of its prompt as it can, but the last token."""
         if self._cache is None:
-            self._cache = new_cache(self._llm.model, [request.n_cache_tokens], self._llm.limits)
+            self._cache = new_cache(self._llm.model, [request.n_cache_tokens], speculate=self._llm.limits.speculate)
             return self._cache
         n_shared = min(_n_common(self._cached_ids, request.prompt_ids), len(request.prompt_ids) - 1)
         if not self._cache.can_truncate(0, n_shared):

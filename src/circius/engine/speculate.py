@@ -11,7 +11,7 @@ and at this moment.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
 from operator import mul
 from statistics import median
@@ -128,8 +128,9 @@ def draft_lengths(chances: Sequence[Sequence[float]], seconds: Sequence[float]) 
 class Speculator:
     """Drafts for the rows of a batch, from the text of each row alone."""
 
-    def __init__(self, texts: Sequence[Sequence[int]], *, n_most: int) -> None:
-        """n_most: the tokens of one draft at the most; 0 drafts nothing and costs nothing."""
+    def __init__(self, texts: Sequence[Sequence[int]] | Mapping[int, Sequence[int]], *, n_most: int) -> None:
+        """texts: of each row as far as it was known before its first `took`; a mapping may change.
+        n_most: the tokens of one draft at the most; 0 drafts nothing and costs nothing."""
         self._texts, self._n_most = texts, n_most
         self._lookups: dict[int, Lookup] = {}
         self._matches: dict[int, Match | None] = {}
@@ -149,6 +150,11 @@ class Speculator:
                 lookup.append(token)
                 self._matches[row] = lookup.match()
 
+    def forget(self, row: int) -> None:
+        """Drops a row whose text has ended."""
+        self._lookups.pop(row, None)
+        self._matches.pop(row, None)
+
     def timed(self, n_rows: int, n_tokens: int, seconds: float) -> None:
         """Notes how long a step over `n_tokens` of `n_rows` rows took."""
         if not self._n_most:
@@ -161,7 +167,7 @@ class Speculator:
         age = times.age(len(rows)) if times else None
         if times is None or age is None or age >= _PLAIN_EVERY:
             return [[] for _ in rows]
-        matches = [self._matches[row] for row in rows]
+        matches = [self._matches.get(row) for row in rows]
         chances = [
             self._rates.chances(match.length, min(self._n_most, room)) if match else []
             for match, room in zip(matches, rooms, strict=True)

@@ -1,11 +1,12 @@
-"""Attention over rings and new tokens by position, in the native library: decoding, drafts and pre-fill alike.
+"""Attention over rings, pages and new tokens by position, in the native library: decoding, drafts and pre-fill alike.
 
 Nothing is copied out of a ring, keys and values are never expanded over the query heads, and a chunk may be longer than
 the window. A query's result is the same to the last bit however the tokens were cut into chunks and batches, whatever
-the capacity of the ring and the number of threads (`csrc/attention.h` says how).
+the capacity of the ring, the pages and the number of threads (`csrc/attention.h` says how).
 """
 
 import ctypes
+from array import array
 from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
@@ -18,6 +19,8 @@ from circius.kernels import native
 
 _FORMATS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.int8: 3}
 _MAX_HEAD_DIM = 256
+PAGE = 64
+"""Positions of a page: CIRCIUS_BLOCK in csrc/attention.h."""
 
 
 class Rings(NamedTuple):
@@ -44,6 +47,34 @@ class NewTokens(NamedTuple):
     n_tokens: int
 
 
+class Pages(NamedTuple):
+    """P pages of 64 positions in each of L layers; the token at position p stands in slot p mod 64 of its page.
+
+    keys, values: (L, P, K, 64, D). key_scales, value_scales: (L, P, K, 64) float32 if those are int8 codes, else None.
+    """
+
+    keys: Tensor
+    values: Tensor
+    key_scales: Tensor | None = None
+    value_scales: Tensor | None = None
+
+
+class NewPagedTokens(NamedTuple):
+    """Consecutive new tokens of one sequence from position `start`, and the pages of it and of what is before them.
+
+    `n_pages` entries of `table` from `first_entry` on are those of the positions from 64 * `first_page` on; they reach
+    from the oldest token that is seen to the last new one. The table holds C ints, and must not change.
+    """
+
+    pages: Pages
+    table: "array[int]"
+    first_entry: int
+    n_pages: int
+    first_page: int
+    start: int
+    n_tokens: int
+
+
 class Workspace:
     """Memory for intermediate results, which grows when it must. One computation at a time may use it."""
 
@@ -62,7 +93,10 @@ class _Row(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("keys", "values", "key_scales", "value_scales")),
-        *((name, ctypes.c_int64) for name in ("layer_bytes", "layer_scales", "n_slots", "start", "n_tokens")),
+        *((name, ctypes.c_int64) for name in ("layer_bytes", "layer_scales", "n_slots")),
+        ("pages", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("first_page", "n_pages", "page_bytes", "page_scales")),
+        *((name, ctypes.c_int64) for name in ("start", "n_tokens")),
         *((name, ctypes.c_int64) for name in ("first_token", "first_item", "item_queries")),
     )
 
@@ -119,7 +153,7 @@ class RingAttention:
 
     def __init__(
         self,
-        rows: Sequence[NewTokens],
+        rows: Sequence[NewTokens | NewPagedTokens],
         *,
         n_heads: int,
         n_kv_heads: int,
@@ -133,7 +167,9 @@ class RingAttention:
         for entry, row in zip(self._table, rows, strict=True):
             entry.start, entry.n_tokens, entry.first_token = row.start, row.n_tokens, self._n_tokens
             self._n_tokens += row.n_tokens
-            if row.rings is not None:
+            if isinstance(row, NewPagedTokens):
+                _point_to_pages(entry, row)
+            elif row.rings is not None:
                 _point_to(entry, row.rings, row.row)
         self._workspace = workspace
         self._heads = (n_heads, n_kv_heads)
@@ -186,6 +222,22 @@ def _point_to(entry: _Row, rings: Rings, row: int) -> None:
         entry.layer_scales = scales.stride(0)
         entry.key_scales = scales.data_ptr() + row * scales.stride(1) * scales.element_size()
         entry.value_scales = rings.value_scales.data_ptr() + row * scales.stride(1) * scales.element_size()
+
+
+def _point_to_pages(entry: _Row, row: NewPagedTokens) -> None:
+    keys, scales = row.pages.keys, row.pages.key_scales
+    assert keys.is_contiguous()
+    assert row.pages.values.is_contiguous()
+    assert keys.shape[3] == PAGE
+    assert row.table.itemsize == 4
+    entry.layer_bytes, entry.page_bytes = (keys.stride(axis) * keys.element_size() for axis in (0, 1))
+    entry.n_slots = PAGE
+    entry.keys, entry.values = keys.data_ptr(), row.pages.values.data_ptr()
+    entry.pages = row.table.buffer_info()[0] + row.first_entry * row.table.itemsize
+    entry.first_page, entry.n_pages = row.first_page, row.n_pages
+    if scales is not None and row.pages.value_scales is not None:
+        entry.layer_scales, entry.page_scales = scales.stride(0), scales.stride(1)
+        entry.key_scales, entry.value_scales = scales.data_ptr(), row.pages.value_scales.data_ptr()
 
 
 def _dense_heads(x: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ one flat axis, L layers, H query heads, K key-value heads, D head_dim, E dim, F 
 """
 
 from circius.model.cache import RollingCache
+from circius.model.paged import PagedCache, PagedRow
 from circius.model.transformer import Transformer
 
-__all__ = ["RollingCache", "Transformer"]
+__all__ = ["PagedCache", "PagedRow", "RollingCache", "Transformer"]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -26,6 +26,18 @@ class Step(Protocol):
 
     def ring_attention(self, layer: int, dtype: torch.dtype) -> tuple[RingAttention, int]:
         """The same for native kernels, with queries of that dtype, and the layer's index among those of its rings."""
+        ...
+
+
+class Cache(Protocol):
+    """Where a forward's rows keep what they have seen."""
+
+    def begin(self, lengths: Sequence[int], rows: Sequence[int] | None = None) -> Step:
+        """The step in which some rows, all of them by default, take so many new tokens each; `commit` ends it."""
+        ...
+
+    def commit(self, step: Any) -> None:
+        """Called when every layer has taken the tokens of the step."""
         ...
 
 

@@ -13,12 +13,11 @@ from circius.base.errors import InvalidInputError
 from circius.kernels.linear import linear
 from circius.kernels.packed import PackedMatrix
 from circius.kernels.packed_linear import Activations
-from circius.model.cache import RollingCache
 from circius.model.layers import Block, Linear, RMSNorm
 from circius.model.packed_blocks import PackedBlocks
 from circius.model.packed_layers import PackedEmbedding, PackedLinear, PackedWeight, multiply_packed
 from circius.model.rope import rotation_at
-from circius.model.step import FreshStep, Step
+from circius.model.step import Cache, FreshStep, Step
 
 
 class Decoder(nn.Module):
@@ -126,11 +125,12 @@ class Transformer(nn.Module):
         tokens: Tensor,
         lengths: Sequence[int],
         *,
-        cache: RollingCache | None = None,
+        cache: Cache | None = None,
         rows: Sequence[int] | None = None,
-        logits: Literal["all", "last", "none"] = "all",
+        logits: Literal["all", "last", "none"] | Sequence[int] = "all",
     ) -> Tensor:
-        """The logits in float32: (N, V) for "all", (B, V) of each row's last token for "last", (0, V) for "none".
+        """The logits in float32: (N, V) for "all", (B, V) of each row's last token for "last", (0, V) for "none",
+        (n, V) of the tokens at n places.
 
         tokens: (N,) int64, the rows' new tokens one row after the other, nothing between them.
         lengths: how many of them each row has, at least 1 each; their sum is N.
@@ -147,8 +147,7 @@ class Transformer(nn.Module):
                 f"tokens must be one flat axis of sum(lengths) ids with at least one a row: got shape "
                 f"{tuple(tokens.shape)} for lengths {list(lengths)}"
             )
-        if logits not in ("all", "last", "none"):
-            raise InvalidInputError(f'logits must be "all", "last" or "none", got {logits!r}')
+        places = _places(logits, lengths)
         if cache is not None:
             step = cache.begin(lengths, rows)
             hidden = self._run_blocks(tokens, step)
@@ -157,10 +156,8 @@ class Transformer(nn.Module):
             hidden = self._run_blocks(tokens, FreshStep(self.config, lengths, self.device))
         else:
             raise InvalidInputError("rows name the rows of a cache, but no cache was given")
-        if logits == "last":
-            hidden = hidden[torch.tensor(list(accumulate(lengths)), device=hidden.device) - 1]
-        elif logits == "none":
-            hidden = hidden[:0]
+        if places is not None:
+            hidden = hidden[torch.tensor(places, dtype=torch.int64, device=hidden.device)]
         return self._logits(hidden)
 
     def _run_blocks(self, tokens: Tensor, step: Step) -> Tensor:
@@ -178,3 +175,18 @@ class Transformer(nn.Module):
         if isinstance(weight, PackedWeight):
             return multiply_packed(hidden, weight)[0]
         return linear(hidden, weight).float()
+
+
+def _places(logits: Literal["all", "last", "none"] | Sequence[int], lengths: Sequence[int]) -> list[int] | None:
+    """On the axis of all tokens, those whose logits are wanted; None for all."""
+    if logits == "all":
+        return None
+    if logits == "last":
+        return [end - 1 for end in accumulate(lengths)]
+    if logits == "none":
+        return []
+    if isinstance(logits, str) or not all(0 <= place < sum(lengths) for place in logits):
+        raise InvalidInputError(
+            f'logits must be "all", "last", "none" or places from 0 to {sum(lengths) - 1}, got {logits!r}'
+        )
+    return list(logits)

@@ -52,7 +52,7 @@ int64_t circius_attention_workspace(int64_t n_tokens, int32_t n_heads, int32_t n
 /* Whether the new tokens can go into the ring before the queries have read it: what they overwrite is out of sight. */
 static int is_written_first(const struct circius_attention *a, const struct circius_attention_row *row) {
     int64_t end = row->start + row->n_tokens;
-    return end <= row->n_slots || (a->window > 0 && end - row->n_slots <= row->start - a->window + 1);
+    return row->pages || end <= row->n_slots || (a->window > 0 && end - row->n_slots <= row->start - a->window + 1);
 }
 
 static int is_one_item(const struct circius_attention_row *row) {
@@ -62,6 +62,19 @@ static int is_one_item(const struct circius_attention_row *row) {
 /* Whether new keys are read from the workspace: they are to be rounded, and the ring has no room for them yet. */
 static int is_staged(const struct circius_attention *a, const struct circius_attention_row *row) {
     return row->keys && a->format != a->cache_format && !is_written_first(a, row);
+}
+
+/* Whether the table has a page for all that is read or written. */
+static int has_pages(const struct circius_attention *a, const struct circius_attention_row *row) {
+    int64_t oldest = a->window ? circius_max(0, row->start - a->window + 1) : 0;
+    if (!row->keys || row->n_slots != CIRCIUS_BLOCK || row->first_page < 0 ||
+        row->first_page > oldest / CIRCIUS_BLOCK ||
+        (row->first_page + row->n_pages) * CIRCIUS_BLOCK < row->start + row->n_tokens)
+        return 0;
+    for (int64_t page = oldest / CIRCIUS_BLOCK; page < row->first_page + row->n_pages; page++)
+        if (row->pages[page - row->first_page] < 0)
+            return 0;
+    return 1;
 }
 
 static int is_bad(const struct circius_attention *a) {
@@ -82,6 +95,8 @@ static int is_bad(const struct circius_attention *a) {
             return 1;
         int lacks_scales = a->cache_format == CIRCIUS_I8 && (!row->key_scales || !row->value_scales);
         if (row->keys && (row->n_slots < 1 || lacks_scales))
+            return 1;
+        if (row->pages && !has_pages(a, row))
             return 1;
     }
     return 0;
@@ -140,6 +155,11 @@ static struct head_ring ring_of(const struct circius_attention *a, const struct 
     return ring;
 }
 
+/* The page of a position; 0 in a ring. */
+static int64_t page_of(const struct circius_attention_row *row, int64_t position) {
+    return row->pages ? row->pages[position / CIRCIUS_BLOCK - row->first_page] : 0;
+}
+
 /* Rounds tokens `begin` to `end` of a row's new keys or values in one head, into the ring or into the workspace. */
 static void round_tokens(const struct circius_attention_job *job, const struct circius_attention_row *row, int64_t head,
                          int is_value, int64_t begin, int64_t end) {
@@ -147,19 +167,21 @@ static void round_tokens(const struct circius_attention_job *job, const struct c
     int64_t in = circius_format_bytes(a->format), out = circius_format_bytes(a->cache_format);
     const char *from = is_value ? a->value : a->key;
     int64_t stride = is_value ? a->value_stride : a->key_stride;
+    int64_t bytes = a->head_dim * out;
     int to_ring = is_written_first(a, row);
     struct head_ring ring = ring_of(a, row, head, is_value);
     char *staged = is_value ? job->staged_values : job->staged_keys;
     float *staged_scales = is_value ? job->staged_value_scales : job->staged_key_scales;
     for (int64_t i = begin; i < end; i++) {
-        int64_t token = row->first_token + i, slot = (row->start + i) % row->n_slots;
+        int64_t token = row->first_token + i, slot = (row->start + i) % row->n_slots, page = page_of(row, row->start + i);
         int64_t place = token * a->n_kv_heads + head;
         const char *numbers = from + (token * stride + head * a->head_dim) * in;
         if (to_ring)
-            job->kernels->round(numbers, a->format, ring.numbers + slot * a->head_dim * out, a->cache_format,
-                                a->head_dim, ring.scales ? ring.scales + slot : NULL);
+            job->kernels->round(numbers, a->format, ring.numbers + page * row->page_bytes + slot * bytes,
+                                a->cache_format, a->head_dim,
+                                ring.scales ? ring.scales + page * row->page_scales + slot : NULL);
         else
-            job->kernels->round(numbers, a->format, staged + place * a->head_dim * out, a->cache_format, a->head_dim,
+            job->kernels->round(numbers, a->format, staged + place * bytes, a->cache_format, a->head_dim,
                                 staged_scales + place);
     }
 }
@@ -226,6 +248,11 @@ static void attend_item(const struct circius_attention_job *job, const struct ci
         .values = source_of(job, row, head, 1),
         .new_from = row->keys && is_written_first(a, row) ? INT64_MAX : row->start,
         .n_slots = row->n_slots,
+        .pages = row->pages,
+        .first_page = row->first_page,
+        .n_pages = row->n_pages,
+        .page_bytes = row->page_bytes,
+        .page_scales = row->page_scales,
         .first_position = row->start + begin,
         .n_queries = circius_min(row->item_queries, row->n_tokens - begin),
         .window = a->window,

@@ -24,13 +24,19 @@ enum circius_format {
 
 enum { CIRCIUS_BLOCK = 64, CIRCIUS_PANEL = 16, CIRCIUS_MAX_HEAD_DIM = 256 };
 
-/* Some new tokens of one sequence, and the rings that hold its past: position p stands in slot p mod n_slots. */
+/* Some new tokens of one sequence, and what holds its past. In a ring position p stands in slot p mod n_slots. In pages
+ * of CIRCIUS_BLOCK positions, which many sequences may share, it stands in slot p mod CIRCIUS_BLOCK of page
+ * pages[p / CIRCIUS_BLOCK - first_page]; a page is (K, CIRCIUS_BLOCK, D), and n_slots is CIRCIUS_BLOCK. There must be
+ * a page for each new token and for all that the first of them sees. */
 struct circius_attention_row {
     char *keys, *values;               /* layer 0, (K, n_slots, D); null for a sequence without a past or a ring */
     float *key_scales, *value_scales;  /* layer 0, (K, n_slots); only for CIRCIUS_I8 */
     int64_t layer_bytes;               /* from one layer's ring to the next */
     int64_t layer_scales;              /* the same for scales, in numbers */
     int64_t n_slots;
+    const int32_t *pages;              /* null for a ring */
+    int64_t first_page, n_pages;       /* which positions the table begins with, in pages, and its length */
+    int64_t page_bytes, page_scales;   /* from one page to the next, and the same for scales, in numbers */
     int64_t start;                     /* the position of the first new token */
     int64_t n_tokens;
     int64_t first_token;               /* where they stand on the axis of all rows' tokens */

@@ -9,6 +9,7 @@
 struct block {
     const char *keys[CIRCIUS_BLOCK], *values[CIRCIUS_BLOCK];
     _Alignas(64) float key_scales[CIRCIUS_BLOCK], value_scales[CIRCIUS_BLOCK];
+    int64_t to_next; /* bytes from a key to that of the next block, more or less: it is only asked for */
 };
 
 static const _Alignas(64) char zeros[4 * CIRCIUS_MAX_HEAD_DIM];
@@ -20,15 +21,23 @@ static void find_block(const struct circius_tile *t, int64_t base, int64_t begin
             found->keys[k] = found->values[k] = zeros;
             found->key_scales[k] = found->value_scales[k] = 0;
         }
-    int64_t slot = base + begin < t->new_from ? (base + begin) % t->n_slots : 0;
+    int64_t slot = base + begin < t->new_from ? (base + begin) % t->n_slots : 0, page = 0;
+    found->to_next = CIRCIUS_BLOCK * t->keys.ring_stride;
+    if (t->pages) {
+        int64_t at = base / CIRCIUS_BLOCK - t->first_page;
+        page = t->pages[at];
+        if (at + 1 < t->n_pages)
+            found->to_next = (t->pages[at + 1] - page) * t->page_bytes;
+    }
+    const char *keys = t->keys.ring + page * t->page_bytes, *values = t->values.ring + page * t->page_bytes;
     for (int64_t k = begin; k < end; k++) {
         int64_t fresh = base + k - t->new_from;
         if (fresh < 0) {
-            found->keys[k] = t->keys.ring + slot * t->keys.ring_stride;
-            found->values[k] = t->values.ring + slot * t->values.ring_stride;
+            found->keys[k] = keys + slot * t->keys.ring_stride;
+            found->values[k] = values + slot * t->values.ring_stride;
             if (has_scales) {
-                found->key_scales[k] = t->keys.ring_scales[slot];
-                found->value_scales[k] = t->values.ring_scales[slot];
+                found->key_scales[k] = t->keys.ring_scales[page * t->page_scales + slot];
+                found->value_scales[k] = t->values.ring_scales[page * t->page_scales + slot];
             }
             slot = slot + 1 == t->n_slots ? 0 : slot + 1;
         } else {
@@ -174,7 +183,7 @@ static void add_scores(const struct circius_tile *t, const struct scratch *s, co
     const char *keys = gather(block->keys + k, stride, bytes, s->gathered);
     if (keys == (const char *)s->gathered)
         stride = bytes;
-    const char *const ahead[] = {block->keys[k] + CIRCIUS_BLOCK * t->keys.ring_stride, block->values[k]};
+    const char *const ahead[] = {block->keys[k] + block->to_next, block->values[k]};
     int64_t first = circius_max(0, base + k - t->first_position);
     int64_t after = circius_min(t->n_queries, base + k + CIRCIUS_PANEL - 1 + t->window - t->first_position);
     int64_t row = first * t->group;

@@ -21,6 +21,8 @@ struct circius_tile {
     int64_t query_stride, out_stride; /* bytes from one token to the next */
     struct circius_source keys, values;
     int64_t new_from, n_slots;
+    const int32_t *pages; /* null, or the page of each 64 positions from the first that the table knows: see attention.h */
+    int64_t first_page, n_pages, page_bytes, page_scales;
     int64_t first_position, n_queries, window;
     int32_t group, head_dim, format, cache_format;
 };

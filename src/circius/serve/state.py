@@ -1,0 +1,96 @@
+"""What all routes of a server share: the model, the engine's thread, and how far the start has come."""
+
+from collections.abc import Callable, Sequence
+from typing import cast
+
+from starlette.requests import Request as HttpRequest
+
+from circius.engine.llm import LLM
+from circius.engine.outputs import RequestOutput
+from circius.engine.worker import Worker
+from circius.serve.config import ServeConfig
+from circius.serve.errors import ApiError
+from circius.serve.metrics import Metrics
+
+
+class State:
+    """`llm` and `worker` are there when the model has been loaded; before that, routes that need them answer 503."""
+
+    def __init__(self, config: ServeConfig, metrics: Metrics) -> None:
+        self.config, self.metrics = config, metrics
+        self.is_draining = False
+        self.error: Exception | None = None
+        """Why the model could not be loaded."""
+        self.end_server: Callable[[], None] = lambda: None
+        self._llm: LLM | None = None
+        self._worker: Worker | None = None
+
+    def failed(self, error: Exception) -> None:
+        """Notes that there will be no model, and ends the server."""
+        self.error = error
+        self.end_server()
+
+    def loaded(self, llm: LLM, worker: Worker) -> None:
+        self._llm, self._worker = llm, worker
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a request would be taken on now."""
+        return self._worker is not None and self._worker.is_alive and not self.is_draining
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether the model is loaded and the engine's thread lives."""
+        return self._worker is not None and self._worker.is_alive
+
+    @property
+    def llm(self) -> LLM:
+        """
+        Raises:
+            ApiError: it is not loaded yet.
+        """
+        if self._llm is None:
+            raise ApiError("the model is still loading", status=503, code="loading", headers={"Retry-After": "5"})
+        return self._llm
+
+    @property
+    def worker(self) -> Worker:
+        """
+        Raises:
+            ApiError: the model is not loaded yet, or the engine has died.
+        """
+        assert self.llm
+        assert self._worker is not None
+        if not self._worker.is_alive and not self.is_draining:
+            raise ApiError("the engine has died; its log says why", status=500, code="engine_dead")
+        return self._worker
+
+    def llm_named(self, name: str) -> LLM:
+        """The model that a request names.
+
+        Raises:
+            ApiError: it is another one (404), or not loaded yet (503).
+        """
+        if name not in self.config.names:
+            raise ApiError(
+                f"there is no model {name!r} here: use {', '.join(self.config.names)}",
+                status=404,
+                param="model",
+                code="model_not_found",
+            )
+        return self.llm
+
+    def key_of(self, http: HttpRequest) -> str | None:
+        """The API key with which a request came in."""
+        return cast("str | None", http.scope.get("circius.key"))
+
+    def note_usage(self, http: HttpRequest, outputs: Sequence[RequestOutput]) -> None:
+        """Leaves the numbers of tokens for the access log."""
+        http.scope["circius.usage"] = (
+            sum(len(output.prompt_token_ids) for output in outputs),
+            sum(len(answer.token_ids) for output in outputs for answer in output.outputs),
+        )
+
+
+def state_of(http: HttpRequest) -> State:
+    return cast(State, http.app.state.circius)
