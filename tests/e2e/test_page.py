@@ -1,5 +1,6 @@
 """The page at / in a real browser: asking, streaming, stopping, asking again, with the keyboard alone."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +31,7 @@ def page(served: Served) -> "Iterator[playwright.Page]":
         own.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
         own.on("pageerror", lambda error: problems.append(str(error)))
         own.goto(served.url)
-        own.wait_for_function("document.getElementById('model').textContent === 'tiny'")
+        playwright.expect(own.locator("#model")).to_have_text("tiny")
         yield own
         assert not problems
         browser.close()
@@ -49,9 +50,8 @@ def _ask(page: "playwright.Page", text: str) -> None:
 
 
 def _answered(page: "playwright.Page", n: int) -> None:
-    page.wait_for_function(
-        f"document.querySelectorAll('.message.assistant').length === {n} && document.getElementById('stop').hidden"
-    )
+    playwright.expect(page.locator("#stop")).to_be_hidden(timeout=30_000)
+    playwright.expect(page.locator(".message.assistant")).to_have_count(n)
 
 
 def test_a_conversation_and_its_settings_survive_a_reload(page: "playwright.Page", served: Served) -> None:
@@ -73,7 +73,7 @@ def test_a_conversation_and_its_settings_survive_a_reload(page: "playwright.Page
 def test_stopping_and_regenerating(page: "playwright.Page", served: Served) -> None:
     _set(page, max_tokens="3000", temperature="1")
     _ask(page, "Go on for ever")
-    page.wait_for_function("document.querySelector('.busy .body')?.textContent.length > 5")
+    playwright.expect(page.locator(".busy .body")).to_have_text(re.compile(".{6,}", re.DOTALL))
     page.keyboard.press("Escape")
     _answered(page, 1)
     served.idle()
@@ -130,9 +130,9 @@ def test_a_wrong_key_is_told(tmp_path: Path) -> None:
         browser = driver.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
         own = browser.new_page()
         own.goto(served.url)
-        own.wait_for_function("document.getElementById('status').textContent.includes('API key')")
+        playwright.expect(own.locator("#status")).to_contain_text("API key")
         own.click("#settings-button")
         own.fill("#key", "secret-key-1")
         own.press("#key", "Tab")
-        own.wait_for_function("document.getElementById('model').textContent === 'tiny'")
+        playwright.expect(own.locator("#model")).to_have_text("tiny")
         browser.close()

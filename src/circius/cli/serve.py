@@ -176,7 +176,6 @@ def command(
         output.note(f"ready: {', '.join(names)}")
         return llm, engine
 
-    output.note(f"listening on http://{host}:{port}")
     raise typer.Exit(run(config, load))
 
 
