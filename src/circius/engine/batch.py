@@ -189,9 +189,13 @@ class Batch:
 
     def _sampler(self, logits: Tensor) -> Sampler:
         rows = [
-            SamplerRow(a.request.params, a.request.prompt_ids, a.request.end_ids, answer=a.index) for a in self._answers
-        ]
-        if logits.device.type == "cpu":
+            SamplerRow(
+                a.request.params, a.request.prompt_ids, a.request.end_ids, answer=a.index,
+                constraint=a.request.constrain() if a.request.constrain else None,
+            )
+            for a in self._answers
+        ]  # fmt: skip
+        if logits.device.type == "cpu" or any(row.constraint for row in rows):
             return HostSampler(rows, vocab_size=logits.shape[-1])
         return DeviceSampler(rows, vocab_size=logits.shape[-1], device=logits.device)
 

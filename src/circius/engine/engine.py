@@ -200,7 +200,10 @@ class Engine:
 
     def _new(self, job: Job, answer: Answer, root: bytes, *, takes_found: bool) -> tuple[Stream, _Run]:
         request = job.request
-        row = SamplerRow(request.params, request.prompt_ids, request.end_ids, answer=answer.index)
+        row = SamplerRow(
+            request.params, request.prompt_ids, request.end_ids, answer=answer.index,
+            constraint=request.constrain() if request.constrain else None,
+        )  # fmt: skip
         stream = Stream(request.prompt_ids, root=root, takes_found=takes_found, n_most=request.n_cache_tokens)
         return stream, _Run(job, answer, HostRow(row, self.model.config.vocab_size), root, takes_found)
 

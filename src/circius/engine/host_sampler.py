@@ -28,7 +28,7 @@ class HostSampler:
             self._rows = [HostRow(row, vocab_size) for row in rows]
 
     def __call__(self, logits: Tensor, drafts: Sequence[Sequence[int]]) -> list[list[int]]:
-        places = iter(logits.float().numpy())
+        places = iter(logits.float().cpu().numpy())
         with infinite_is_fine():
             return [
                 row.take(draft, list(islice(places, len(draft) + 1)))
@@ -52,6 +52,7 @@ class HostRow:
         self._random = row.generator()
         self._n_taken = 0
         self._end_ids = list(row.end_ids)
+        self._constraint = row.constraint
         bias = row.params.logit_bias or {}
         self._bias = np.array(list(bias), np.int64), np.array(list(bias.values()), np.float32)
         self._counts = _Counts(row, vocab_size) if row.params.has_penalties else None
@@ -75,6 +76,8 @@ class HostRow:
             return BAD_ROW
         token = likeliest if self._params.is_greedy else self._drawn(scores, scores[likeliest])
         self._n_taken += 1
+        if self._constraint is not None:
+            self._constraint.accept(token)
         if self._counts is not None:
             self._counts.add(token)
         return token
@@ -88,10 +91,10 @@ class HostRow:
         return int(tokens[draw((scores[tokens] - best) / temperature, self._params, self._random.random())])
 
     def _adjusted(self, logits: Scores) -> Scores:
-        """The scores after bias, penalties and min_tokens, each of which touches few tokens."""
+        """The scores after bias, penalties and min_tokens, each of which touches few tokens, and after the form."""
         p = self._params
         forbids_ends = self._n_taken < p.min_tokens and self._end_ids
-        if not (p.logit_bias or self._counts or forbids_ends):
+        if not (p.logit_bias or self._counts or forbids_ends or self._constraint):
             return logits
         scores = logits.copy()
         if p.logit_bias:
@@ -101,6 +104,9 @@ class HostRow:
             self._counts.penalise(scores, p)
         if forbids_ends:
             scores[self._end_ids] = -math.inf
+        if self._constraint is not None:
+            bits = np.frombuffer(self._constraint.allowed(), np.uint8)
+            scores[np.unpackbits(bits, count=len(scores), bitorder="little") == 0] = -math.inf
         return scores
 
 

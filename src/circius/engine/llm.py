@@ -18,6 +18,7 @@ from circius.engine.devices import (
     set_threads,
 )
 from circius.engine.generate import BatchLimits, IsCancelled, OnToken, generate
+from circius.engine.grammars import Grammars
 from circius.engine.outputs import RequestOutput
 from circius.engine.params import SamplingParams
 from circius.engine.prefill import OnPrefill, unheard
@@ -26,6 +27,7 @@ from circius.engine.reading import TextCounter, read_pieces, stream_ids
 from circius.engine.request import Limits, Request, make_request
 from circius.engine.score import OnScored, Score, score_stream, score_tokens
 from circius.engine.speculate import INEXACT_DRAFTS, MOST_DRAFTED
+from circius.engine.structured import Constraint, StructuredOutputs
 from circius.model import Transformer
 from circius.text import ChatTemplate, Message, Tokenizer, check_vocab, load_chat_template, load_tokenizer
 from circius.text.load import is_spm_name
@@ -171,6 +173,7 @@ class LLM:
     ) -> None:
         self.model, self.tokenizer, self.chat_template, self.limits = model, tokenizer, chat_template, limits
         self._no_chat = _NO_CHAT
+        self._grammars: Grammars | None = None
         trained = model.config.context_len
         self.context = trained if context is None else context
         notes = [*(tokenizer.notes if tokenizer else ()), *(chat_template.notes if chat_template else ())]
@@ -335,6 +338,20 @@ class LLM:
             on_prefill=on_prefill,
         )
 
+    def _constraint(self, wanted: StructuredOutputs) -> Callable[[], Constraint]:
+        """What makes the constraints of answers of this form.
+
+        Raises:
+            ParamsError: the form cannot be honoured.
+        """
+        assert self.tokenizer is not None
+        if self._grammars is None:
+            turns = self.chat_template.stop_ids if self.chat_template else frozenset()
+            self._grammars = Grammars(
+                self.tokenizer, vocab_size=self.config.vocab_size, end_ids=self.tokenizer.eos_ids | turns
+            )
+        return self._grammars.constraint(wanted)
+
     def _limits(self, *, is_chat: bool) -> Limits:
         return Limits(
             context=self.context,
@@ -342,6 +359,7 @@ class LLM:
             has_tokenizer=self.tokenizer is not None,
             eos_ids=self.tokenizer.eos_ids if self.tokenizer else frozenset(),
             turn_ids=self.chat_template.stop_ids if is_chat and self.chat_template else frozenset(),
+            forms=self._constraint if self.tokenizer is not None else None,
         )
 
 

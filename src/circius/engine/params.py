@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Self
 
 from circius.base.errors import ParamsError
+from circius.engine.structured import StructuredOutputs
 
 GREEDY_BELOW = 1e-5
 MAX_LOGPROBS = 100
@@ -41,6 +42,7 @@ class SamplingParams:
         prompt_logprobs: the same for the tokens of the prompt.
         include_stop_str_in_output: leave the stop text, or the text of the stop token, at the end of the text.
         skip_special_tokens: leave control tokens out of the text.
+        structured_outputs: the form that the answer must have; it can still be cut off by `max_tokens`.
 
     Raises:
         ParamsError: a value of the wrong type or outside its range, or two values that contradict each other.
@@ -65,6 +67,7 @@ class SamplingParams:
     prompt_logprobs: int | None = None
     include_stop_str_in_output: bool = False
     skip_special_tokens: bool = True
+    structured_outputs: StructuredOutputs | None = None
 
     def __post_init__(self) -> None:
         self._check_numbers()
@@ -76,6 +79,11 @@ class SamplingParams:
         object.__setattr__(self, "stop_token_ids", _checked_ids(self.stop_token_ids))
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             raise ParamsError(f"min_tokens ({self.min_tokens}) must not be above max_tokens ({self.max_tokens})")
+        if self.structured_outputs is not None:
+            if not isinstance(self.structured_outputs, StructuredOutputs):
+                raise ParamsError(f"structured_outputs must be StructuredOutputs, got {self.structured_outputs!r:.80}")
+            if self.ignore_eos or self.min_tokens:
+                raise ParamsError("structured_outputs end where their form ends: leave out ignore_eos and min_tokens")
         if self.n > 1 and self.is_greedy:
             raise ParamsError(
                 f"n must be 1 when temperature is 0, got {self.n}: greedy answers would all be the same; "

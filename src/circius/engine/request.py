@@ -1,11 +1,12 @@
 """A checked request: token ids, parameters, and where its answers end. No torch here."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 
 from circius.base.errors import ContextOverflowError, ParamsError, PromptError
 from circius.engine.params import SamplingParams
+from circius.engine.structured import Constraint, StructuredOutputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,8 @@ class Request:
     end_ids: frozenset[int]
     prompt: str | None = None
     continues_text: bool = True
+    constrain: Callable[[], Constraint] | None = None
+    """Makes the constraint of an answer, where a form was asked for."""
 
     @property
     def n_cache_tokens(self) -> int:
@@ -43,6 +46,8 @@ class Limits:
     has_tokenizer: bool = True
     eos_ids: frozenset[int] = frozenset()
     turn_ids: frozenset[int] = frozenset()
+    forms: Callable[[StructuredOutputs], Callable[[], Constraint]] | None = None
+    """What checks the form that an answer is to have; None where there can be none."""
 
 
 def make_request(
@@ -67,6 +72,11 @@ def make_request(
             f"stop texts {list(params.stops)} need a tokenizer, and this model came without one: "
             "give stop_token_ids, or a tokenizer"
         )
+    constrain = None
+    if params.structured_outputs is not None:
+        if limits.forms is None:
+            raise ParamsError("structured_outputs need a tokenizer, and this model came without one")
+        constrain = limits.forms(params.structured_outputs)
     own = frozenset() if params.ignore_eos else limits.eos_ids
     turns = frozenset() if params.ignore_eos else limits.turn_ids
     return Request(
@@ -77,6 +87,7 @@ def make_request(
         end_ids=own | turns | params.stop_ids,
         prompt=prompt,
         continues_text=continues_text,
+        constrain=constrain,
     )
 
 

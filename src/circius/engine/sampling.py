@@ -20,6 +20,7 @@ from typing import Protocol
 from torch import Tensor
 
 from circius.engine.params import SamplingParams
+from circius.engine.structured import Constraint
 
 BAD_ROW = -1
 """What stands for the token of a row without a single finite logit, or with NaN among them."""
@@ -34,6 +35,8 @@ class SamplerRow:
     end_ids: frozenset[int] = frozenset()
     answer: int = 0
     """Which of the n answers this is; each has numbers of its own."""
+    constraint: Constraint | None = None
+    """Which tokens the form of the answer allows."""
 
     def generator(self) -> random.Random:
         """The row's uniform numbers, from the first token on."""

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from circius.base.errors import ParamsError
 from circius.engine.params import SamplingParams
+from circius.engine.structured import StructuredOutputs
 from circius.serve.errors import ApiError
 
 TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -25,6 +26,30 @@ class Strict(BaseModel):
 class StreamOptions(Strict):
     include_usage: bool | None = None
     continuous_usage_stats: bool | None = None
+
+
+class StructuredFields(Strict):
+    """vLLM's: one of them."""
+
+    json_: dict[str, Any] | str | bool | None = Field(default=None, alias="json")
+    regex: str | None = None
+    choice: Annotated[list[str], Field(min_length=1, max_length=4096)] | None = None
+    grammar: str | None = None
+    json_object: bool | None = None
+
+
+class JsonSchema(Strict):
+    """OpenAI's: a schema with a name for the client's own books. The schema holds whether `strict` or not."""
+
+    name: str | None = None
+    description: str | None = None
+    schema_: dict[str, Any] = Field(alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(Strict):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
 
 
 class SamplingFields(Strict):
@@ -48,6 +73,8 @@ class SamplingFields(Strict):
     min_tokens: int | None = None
     skip_special_tokens: bool | None = None
     prompt_logprobs: int | None = None
+    structured_outputs: StructuredFields | None = None
+    response_format: ResponseFormat | None = None
     cache_salt: Annotated[str, Field(min_length=1, max_length=512)] | None = None
     user: str | None = None
     """Whom the request is for: a name for the client's own books, which changes nothing."""
@@ -71,9 +98,32 @@ class SamplingFields(Strict):
         if self.logit_bias is not None:
             given["logit_bias"] = _by_token(self.logit_bias)
         try:
-            return SamplingParams(**given, max_tokens=max_tokens, logprobs=logprobs)
+            form = self._form()
+            return SamplingParams(**given, max_tokens=max_tokens, logprobs=logprobs, structured_outputs=form)
         except ParamsError as error:
             raise ApiError(str(error), param=_param_of(str(error))) from error
+
+    def _form(self) -> StructuredOutputs | None:
+        """The form that the answer must have, by whichever field it is asked for.
+
+        Raises:
+            ApiError, ParamsError: fields that contradict each other, or a form that is none.
+        """
+        asked = self.response_format
+        if asked is not None and (asked.type == "json_schema") != (asked.json_schema is not None):
+            raise ApiError(
+                "response_format needs json_schema exactly if its type is json_schema", param="response_format"
+            )
+        if asked is None or asked.type == "text":
+            own = self.structured_outputs
+            return None if own is None else StructuredOutputs(
+                json=own.json_, regex=own.regex, choice=own.choice, grammar=own.grammar, json_object=own.json_object
+            )  # fmt: skip
+        if self.structured_outputs is not None:
+            raise ApiError("give either response_format or structured_outputs", param="structured_outputs")
+        if asked.json_schema is not None:
+            return StructuredOutputs(json=asked.json_schema.schema_)
+        return StructuredOutputs(json_object=True)
 
 
 _SAMPLING_NAMES = (
@@ -91,7 +141,7 @@ def _by_token(bias: dict[str, float]) -> dict[int, float]:
 
 
 def _param_of(message: str) -> str | None:
-    first = message.split(maxsplit=1)[0].split("[")[0].rstrip(":")
+    first = message.split(maxsplit=1)[0].split("[")[0].split(".")[0].rstrip(":")
     return first if first in SamplingParams.__dataclass_fields__ else None
 
 

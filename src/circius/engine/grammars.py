@@ -1,0 +1,126 @@
+"""Forms of answers over a tokenizer's own bytes, by llguidance: which tokens may stand next."""
+
+import json
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+from circius.base.errors import CirciusError, ParamsError, PromptError
+from circius.engine.structured import Constraint, StructuredOutputs
+from circius.text import Tokenizer
+
+_KEPT = 64
+"""Forms whose check is remembered: clients ask for the same one again and again."""
+
+
+class Grammars:
+    """The forms that answers of one model can be given.
+
+    A token stands for its bytes; control tokens stand for nothing, and are allowed only where an answer may end.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, *, vocab_size: int, end_ids: frozenset[int]) -> None:
+        try:
+            import llguidance
+        except ModuleNotFoundError as error:
+            raise CirciusError(f"structured outputs need {error.name}: pip install 'circius[serve]'") from error
+        self._library: Any = llguidance
+        self._tokenizer = llguidance.LLTokenizer(
+            llguidance.TokenizerWrapper(_Vocabulary(tokenizer, min(end_ids))),
+            n_vocab=vocab_size,
+            eos_token=sorted(end_ids),
+        )
+        self._checked = lru_cache(maxsize=_KEPT)(self._check)
+
+    def constraint(self, wanted: StructuredOutputs) -> Callable[[], Constraint]:
+        """What makes a constraint for each answer.
+
+        Raises:
+            ParamsError: the form cannot be honoured; it says what of it.
+        """
+        grammar = self._grammar(wanted)
+        self._checked(grammar)
+        return lambda: _Matcher(self._library.LLMatcher(self._tokenizer, grammar, log_level=0))
+
+    def _grammar(self, wanted: StructuredOutputs) -> str:
+        matcher = self._library.LLMatcher
+        try:
+            if wanted.regex is not None:
+                return str(matcher.grammar_from_regex(wanted.regex))
+            if wanted.choice is not None:
+                texts = " | ".join(json.dumps(text, ensure_ascii=False) for text in wanted.choice)
+                return str(matcher.grammar_from_lark(f"start: {texts}"))
+            if wanted.grammar is not None:
+                return str(matcher.grammar_from_lark(wanted.grammar))
+            return str(matcher.grammar_from_json_schema(json.dumps(wanted.schema)))
+        except ValueError as error:
+            raise ParamsError(f"structured_outputs: {_first_line(str(error))}") from error
+
+    def _check(self, grammar: str) -> None:
+        is_error, messages = self._library.LLMatcher.validate_grammar_with_warnings(grammar, self._tokenizer)
+        # A warning tells of something that would not be heeded, which is an error here.
+        if is_error or messages:
+            raise ParamsError(f"structured_outputs cannot be honoured: {_first_line(' '.join(messages))}")
+
+
+def _first_line(message: str) -> str:
+    return next((line.strip() for line in message.splitlines() if line.strip()), "not a form that can be parsed")
+
+
+class _Matcher:
+    def __init__(self, matcher: Any) -> None:
+        self._matcher = matcher
+
+    def allowed(self) -> bytes:
+        mask = self._matcher.compute_bitmask()
+        if self._matcher.is_error():
+            raise CirciusError(f"structured output: {_first_line(self._matcher.get_error())}")
+        return bytes(mask)
+
+    def accept(self, token: int) -> None:
+        if not self._matcher.consume_token(token):
+            raise CirciusError(f"structured output: {_first_line(self._matcher.get_error())}")
+
+
+class _Vocabulary:
+    """A tokenizer in the shape that llguidance asks for."""
+
+    def __init__(self, tokenizer: Tokenizer, eos_id: int) -> None:
+        self._tokenizer = tokenizer
+        self.eos_token_id, self.bos_token_id = eos_id, tokenizer.bos_id
+        ids = range(tokenizer.vocab_size)
+        self.special_token_ids = [token for token in ids if tokenizer.is_special(token)]
+        special = set(self.special_token_ids)
+        self.tokens = [
+            tokenizer.piece(token).encode() if token in special else tokenizer.token_bytes(token) for token in ids
+        ]
+
+        numbered = reversed(list(enumerate(self.tokens)))
+        self._ids = {own: token for token, own in numbered if own and token not in special}
+        self._longest = max(map(len, self._ids))
+
+    def __call__(self, text: str) -> list[int]:
+        """Tokens for a text that a form forces. It is not the beginning of anything, so no space may come in front."""
+        if not isinstance(text, str):
+            raise TypeError("texts only")  # llguidance asks by trying
+        wanted = text.encode()
+        try:
+            ids = self._tokenizer.encode(text, bos=False)
+        except PromptError:
+            ids = []
+        if b"".join(self.tokens[token] for token in ids) == wanted:
+            return ids
+        return self._longest_first(wanted)
+
+    def _longest_first(self, text: bytes) -> list[int]:
+        """The longest token at each place; a vocabulary with all bytes always has one."""
+        ids: list[int] = []
+        at = 0
+        while at < len(text):
+            ends = range(min(len(text), at + self._longest), at, -1)
+            end = next((end for end in ends if text[at:end] in self._ids), None)
+            if end is None:
+                return ids  # llguidance forces what there is, and asks for the rest byte by byte
+            ids.append(self._ids[text[at:end]])
+            at = end
+        return ids

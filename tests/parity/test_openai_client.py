@@ -1,0 +1,108 @@
+"""OpenAI's own Python client, unchanged, against our server."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import pytest
+
+from tests.serving import MODEL, Served, loader, serving
+
+openai = pytest.importorskip("openai", reason="the parity tests with OpenAI's client need openai")
+MESSAGES = [{"role": "user", "content": "What is the mistral?"}]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with serving(loader(tmp_path_factory.mktemp("served")), keys=("secret-key-1",)) as own:
+        yield own
+
+
+@pytest.fixture
+def client(served: Served) -> "Iterator[openai.OpenAI]":
+    with openai.OpenAI(base_url=f"{served.url}/v1", api_key="secret-key-1", max_retries=0) as own:
+        yield own
+    served.idle()
+
+
+def test_a_chat_with_everything(client: "openai.OpenAI") -> None:
+    reply = client.chat.completions.create(
+        model=MODEL, messages=MESSAGES, max_completion_tokens=10, temperature=0.8, top_p=0.9, seed=3, n=2, stop=["zzz"],
+        frequency_penalty=0.1, presence_penalty=0.1, logit_bias={"5": 1}, logprobs=True, top_logprobs=2, user="me",
+        extra_body={"top_k": 20, "min_p": 0.01, "repetition_penalty": 1.1},
+    )  # fmt: skip
+    assert len(reply.choices) == 2
+    assert reply.choices[0].logprobs is not None
+    assert len(reply.choices[0].logprobs.content or []) == 10
+    assert reply.usage is not None
+    assert reply.usage.completion_tokens == 20
+    assert reply.usage.prompt_tokens_details is not None
+
+
+def test_a_streamed_chat(client: "openai.OpenAI") -> None:
+    whole = client.chat.completions.create(model=MODEL, messages=MESSAGES, max_tokens=12, temperature=0)
+    stream = client.chat.completions.create(
+        model=MODEL,
+        messages=MESSAGES,
+        max_tokens=12,
+        temperature=0,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    chunks = list(stream)
+    said = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert said == whole.choices[0].message.content
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage == whole.usage or chunks[-1].usage.completion_tokens == 12
+
+
+def test_the_client_s_own_accumulating_stream(client: "openai.OpenAI") -> None:
+    ends = {"structured_outputs": {"choice": ["cold", "warm"]}}
+    with client.chat.completions.stream(model=MODEL, messages=MESSAGES, temperature=0, extra_body=ends) as stream:
+        said = "".join(event.delta for event in stream if event.type == "content.delta")
+        final = stream.get_final_completion()
+    assert final.choices[0].message.content == said
+    assert said in ("cold", "warm")
+
+
+def test_a_schema_parsed_into_a_model(client: "openai.OpenAI") -> None:
+    from pydantic import BaseModel
+
+    class Wind(BaseModel):
+        name: Literal["mistral", "bise"]
+        is_cold: bool
+
+    reply = client.chat.completions.parse(
+        model=MODEL, messages=MESSAGES, response_format=Wind, temperature=1, seed=4, max_tokens=300
+    )
+    assert isinstance(reply.choices[0].message.parsed, Wind)
+
+
+def test_completions_with_echo(client: "openai.OpenAI") -> None:
+    reply = client.completions.create(model=MODEL, prompt="wind", echo=True, logprobs=1, max_tokens=4, temperature=0)
+    assert reply.choices[0].text.startswith("wind")
+    assert reply.choices[0].logprobs is not None
+    assert len(reply.choices[0].logprobs.tokens or []) == reply.usage.total_tokens  # type: ignore[union-attr]
+    streamed = client.completions.create(model=MODEL, prompt="wind", max_tokens=4, temperature=0, stream=True)
+    assert reply.choices[0].text == "wind" + "".join(part.choices[0].text for part in streamed)
+
+
+def test_models(client: "openai.OpenAI") -> None:
+    assert [model.id for model in client.models.list()] == [MODEL, "alias"]
+    assert client.models.retrieve("alias").id == "alias"
+
+
+def test_errors_become_the_client_s_own(client: "openai.OpenAI", served: Served) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(model=MODEL, messages=MESSAGES, temperature=-1)
+    assert caught.value.param == "temperature"
+    with pytest.raises(openai.NotFoundError):
+        client.chat.completions.create(model="gpt-4", messages=MESSAGES)
+    with pytest.raises(openai.AuthenticationError):
+        openai.OpenAI(base_url=f"{served.url}/v1", api_key="wrong-key", max_retries=0).models.list()
+
+
+def test_a_stream_that_is_closed_frees_its_place(client: "openai.OpenAI", served: Served) -> None:
+    stream = client.chat.completions.create(model=MODEL, messages=MESSAGES, max_tokens=300, stream=True)
+    next(iter(stream))
+    stream.close()
+    served.idle()
