@@ -69,7 +69,7 @@ def test_killed_and_started_again_every_line_stands_once(tiny: Path, tmp_path: P
     done = circius("batch", tiny, source, target, *QUICK, "--json")
     assert done.returncode == 0, done.stderr
     counts = json.loads(done.stdout)
-    assert counts["taken_over"] > 50
+    assert counts["taken_over"] >= 50
     assert counts["taken_over"] + counts["answered"] == 120
     found = answers(target)
     assert [each["custom_id"] for each in found] == ids

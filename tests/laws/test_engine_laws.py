@@ -13,6 +13,7 @@ from circius.base.config import Window
 from circius.engine.answer import Answer
 from circius.engine.answers import new_answer
 from circius.engine.batch import Batch, new_cache
+from circius.engine.devices import is_exact_in_batches
 from circius.engine.engine import Engine, EngineLimits
 from circius.engine.job import Job
 from circius.engine.outputs import CompletionOutput
@@ -20,7 +21,8 @@ from circius.engine.params import SamplingParams
 from circius.engine.request import Limits, Request, make_request
 from circius.kernels import ring_attention
 from circius.model import Transformer
-from tests.packed import fully_packed_model, packable_config
+from tests.models import random_model
+from tests.packed import fully_packed_model, packable_config, packed_model
 
 WINDOWS = (None, 5, 64, 65, 100)
 CONTEXT = 400
@@ -28,8 +30,19 @@ pytestmark = pytest.mark.skipif(not ring_attention.is_fast(), reason="bitwise on
 
 
 @cache
-def _model(window: Window) -> Transformer:
-    return fully_packed_model(packable_config(window=window))
+def _model(window: Window, kind: str = "packed") -> Transformer:
+    """packed: exact in batches as it is; the others after `fix_order`."""
+    config = packable_config(window=window)
+    if kind == "packed":
+        return fully_packed_model(config)
+    model = packed_model(config) if kind == "unrounded" else random_model(config).requires_grad_(False)
+    if kind == "unrounded":
+        model.set_activations("float")
+    if kind == "bfloat16":
+        model = model.to(torch.bfloat16)
+    model.fix_order()
+    assert is_exact_in_batches(model)
+    return model
 
 
 def _request(prompt: list[int], params: SamplingParams) -> Request:
@@ -37,9 +50,11 @@ def _request(prompt: list[int], params: SamplingParams) -> Request:
 
 
 @cache
-def _alone(window: Window, prompt: tuple[int, ...], seed: int, temperature: float, n: int, length: int, logs: bool):
+def _alone(
+    window: Window, kind: str, prompt: tuple[int, ...], seed: int, temperature: float, n: int, length: int, logs: bool
+):
     request = _request(list(prompt), _params(seed, temperature, n, length, logs))
-    model = _model(window)
+    model = _model(window, kind)
     answers = [new_answer(request, index, None) for index in range(n)]
     batch = Batch(model, new_cache(model, [request.n_cache_tokens] * n, speculate=0), answers, chunk_size=512)
     assert batch.run()
@@ -58,6 +73,7 @@ class Arrivals(RuleBasedStateMachine):
 
     @initialize(
         window=st.sampled_from(WINDOWS),
+        kind=st.sampled_from(["packed", "float32", "bfloat16", "unrounded"]),
         n_pages=st.integers(8, 20),
         streams=st.integers(1, 5),
         chunk=st.integers(1, 150),
@@ -66,11 +82,19 @@ class Arrivals(RuleBasedStateMachine):
         shares=st.booleans(),
     )
     def begin(
-        self, window: Window, n_pages: int, streams: int, chunk: int, mixed: int, speculate: int, shares: bool
+        self,
+        window: Window,
+        kind: str,
+        n_pages: int,
+        streams: int,
+        chunk: int,
+        mixed: int,
+        speculate: int,
+        shares: bool,
     ) -> None:
-        self.window = window
+        self.window, self.kind = window, kind
         self.engine = Engine(
-            _model(window),
+            _model(window, kind),
             limits=EngineLimits(
                 cache_tokens=64 * n_pages, max_streams=streams, chunk_size=chunk, mixed_chunk_size=mixed,
                 speculate=speculate, shares_prefixes=shares,
@@ -101,7 +125,7 @@ class Arrivals(RuleBasedStateMachine):
         n = n if temperature else 1
         request = _request(prompt, _params(seed, temperature, n, length, logs))
         job = self.engine.submit(request, ended=self.ended.append, salt=salt)
-        self.jobs[job] = (self.window, tuple(prompt), seed, temperature, n, length, logs)
+        self.jobs[job] = (self.window, self.kind, tuple(prompt), seed, temperature, n, length, logs)
 
     @rule(n=st.integers(1, 12))
     def step(self, n: int) -> None:

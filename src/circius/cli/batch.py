@@ -42,6 +42,7 @@ def command(
     device: options.DeviceOption = "auto",
     activations: options.ActivationsOption = options.Activations.AUTO,
     kv_bits: options.KVBitsOption = None,
+    deterministic: options.Deterministic = False,
     context: options.Context = None,
     window: options.Window = None,
     rope_theta: options.RopeTheta = None,
@@ -68,6 +69,7 @@ def command(
             device=device,
             activations=activations,
             kv_bits=kv_bits,
+            deterministic=deterministic,
             context=context,
             window=window,
             rope_theta=rope_theta,
@@ -89,6 +91,7 @@ def command(
     )
     for line in plan.lines():
         output.note(line)
+    output.show_notes()
     limits = EngineLimits(
         cache_tokens=plan.cache_tokens,
         max_streams=max_streams,

@@ -27,6 +27,7 @@ class ModelOptions:
     activations: Activations = Activations.AUTO
     kv_bits: KVBits | None = None
     speculate: int | None = None
+    deterministic: bool = False
     context: int | None = None
     window: str | None = None
     rope_theta: float | None = None
@@ -66,6 +67,7 @@ def open_llm(options: ModelOptions, output: Output) -> "LLM":
             activations=options.activations.value,
             kv_bits=None if options.kv_bits is None else int(options.kv_bits.value),
             speculate=options.speculate,
+            deterministic=options.deterministic,
             context=options.context,
             threads=options.threads,
             chat_template=options.template.value,

@@ -224,6 +224,16 @@ Speculate = Annotated[
         rich_help_panel=LOADING,
     ),
 ]
+Deterministic = Annotated[
+    bool,
+    typer.Option(
+        "--deterministic",
+        metavar=FLAG,
+        help="The same request gives the same answer, to the last bit, in any company; quantised weights on the CPU do "
+        "so anyway, plain ones then read prompts more slowly.",
+        rich_help_panel=LOADING,
+    ),
+]
 Context = Annotated[
     int | None,
     typer.Option(

@@ -98,6 +98,7 @@ def command(
     activations: options.ActivationsOption = options.Activations.AUTO,
     kv_bits: options.KVBitsOption = None,
     speculate: options.Speculate = None,
+    deterministic: options.Deterministic = False,
     context: options.Context = None,
     window: options.Window = None,
     rope_theta: options.RopeTheta = None,
@@ -141,6 +142,7 @@ def command(
         activations=activations,
         kv_bits=kv_bits,
         speculate=speculate,
+        deterministic=deterministic,
         context=context,
         window=window,
         rope_theta=rope_theta,
@@ -173,7 +175,7 @@ def command(
             shares_prefixes=not no_prefix_cache,
         )
         engine = Engine(llm.model, limits=limits, tokenizer=llm.tokenizer)
-        output.note(f"ready: {', '.join(names)}")
+        output.dim(f"ready: {', '.join(names)}")
         return llm, engine
 
     raise typer.Exit(run(config, load))

@@ -101,14 +101,15 @@ def pick_device(device: str | torch.device) -> tuple[torch.device, str | None]:
 def is_exact_in_batches(model: Transformer) -> bool:
     """Whether a token's logits are the same to the last bit whatever it is computed together with.
 
-    The native kernels promise it for packed weights; in torch's products the order of additions depends on the shape.
+    The native kernels promise it, and are used for everything if all weights are packed and inputs rounded, or after
+    `Transformer.fix_order`; in torch's products the order of additions depends on the shape.
     """
     layers = list(model.modules())
     return (
         model.device.type == "cpu"
         and ring_attention.is_fast()
-        and not any(isinstance(layer, Linear) for layer in layers)
-        and all(layer.activations == "int8" for layer in layers if isinstance(layer, PackedWeight))
+        and all(layer.fixed_order for layer in layers if isinstance(layer, Linear))
+        and all(layer.fixed_order or layer.activations == "int8" for layer in layers if isinstance(layer, PackedWeight))
     )
 
 

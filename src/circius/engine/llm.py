@@ -78,6 +78,7 @@ class LLM:
         max_rows: int = 8,
         chunk_size: int = 512,
         speculate: int | None = None,
+        deterministic: bool = False,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> None:
         """Loads a model.
@@ -99,6 +100,9 @@ class LLM:
         max_rows, chunk_size: answers computed at once, and tokens of one pre-fill forward.
         speculate: the most tokens to guess ahead from what the text repeats, and to verify in one step; 0 for none.
             The tokens stay the same; None takes 8 where that is so to the last bit of the logits, else none.
+        deterministic: no bit of a result depends on what is computed beside it, on prompts found in the cache or on
+            drafts, whatever the weights are; on the CPU, with the native kernels. Quantised weights with int8 inputs
+            are so anyway; plain ones take longer to read prompts.
         on_progress: called with the bytes loaded so far and in all.
 
         Raises:
@@ -132,6 +136,8 @@ class LLM:
         cache_dtype = pick_cache_dtype(kv_bits, loaded.dtype)
         if cache_dtype is not None:
             loaded.cache_dtype = cache_dtype
+        if deterministic:
+            loaded.fix_order()
         if speculate is None and is_exact_in_batches(loaded):
             limits = replace(limits, speculate=MOST_DRAFTED)
         self._assemble(loaded, own_tokenizer, template, context, limits)

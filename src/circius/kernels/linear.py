@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from circius.base.errors import InvalidInputError
+from circius.base.errors import CirciusError, InvalidInputError
 from circius.kernels import native
 from circius.kernels.precision import multiplies_fast
 
@@ -30,16 +30,20 @@ _TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 """enum circius_number of csrc/half.h."""
 
 
-def linear(x: Tensor, weight: Tensor) -> Tensor:
+def linear(x: Tensor, weight: Tensor, *, fixed_order: bool = False) -> Tensor:
     """The product of `x` (N, inputs) and `weight` (outputs, inputs), as (N, outputs) in the dtype of both."""
-    return linears(x, (weight,))[0]
+    return linears(x, (weight,), fixed_order=fixed_order)[0]
 
 
-def linears(x: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def linears(x: Tensor, weights: Sequence[Tensor], *, fixed_order: bool = False) -> tuple[Tensor, ...]:
     """The products of `x` (N, inputs) with weights of as many inputs; together they cost a little less than one by one.
+
+    fixed_order: always by the native kernels, so that no bit of a row's result depends on the other rows; torch's
+    products, which are faster for many rows, do not promise that.
 
     Raises:
         InvalidInputError: dtypes or numbers of inputs that do not fit together.
+        CirciusError: a fixed order is wanted, and the native kernels cannot be used.
     """
     for weight in weights:
         if weight.ndim != 2 or x.ndim != 2 or weight.shape[1] != x.shape[1] or weight.dtype != x.dtype:
@@ -47,7 +51,9 @@ def linears(x: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
                 f"a product takes x (rows, inputs) and weights (outputs, inputs) of one dtype, got {tuple(x.shape)} of "
                 f"{x.dtype} and {tuple(weight.shape)} of {weight.dtype}"
             )
-    if not _runs_native(x, weights):
+    if not _runs_native(x, weights, fixed_order=fixed_order):
+        if fixed_order and len(x):
+            raise CirciusError("sums in a fixed order need the native kernels, on the CPU and without gradients")
         return tuple(_by_torch(x, weight) for weight in weights)
     rows = x if x.stride(1) == 1 else x.contiguous()
     outs = tuple(x.new_empty(len(x), len(weight)) for weight in weights)
@@ -62,13 +68,18 @@ def linears(x: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return outs
 
 
-def _runs_native(x: Tensor, weights: Sequence[Tensor]) -> bool:
+def _runs_native(x: Tensor, weights: Sequence[Tensor], *, fixed_order: bool) -> bool:
     if x.device.type != "cpu" or x.dtype not in _TYPES or torch.is_grad_enabled() or not native.available():
         return False
-    if len(x) > _MOST_NATIVE_ROWS["fast" if multiplies_fast(x.dtype, x.device) else "slow"]:
+    most = _MOST_NATIVE_ROWS["fast" if multiplies_fast(x.dtype, x.device) else "slow"]
+    if len(x) > most and not fixed_order:
         return False
     has_instructions = native.library().circius_isa() != native.ISAS["portable"]  # torch is faster than plain C
-    return has_instructions and x.numel() > 0 and all(len(weight) and weight.is_contiguous() for weight in weights)
+    return (
+        (has_instructions or fixed_order)
+        and x.numel() > 0
+        and all(len(weight) and weight.is_contiguous() for weight in weights)
+    )
 
 
 def _by_torch(x: Tensor, weight: Tensor) -> Tensor:

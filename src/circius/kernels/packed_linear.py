@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from circius.base.errors import InvalidInputError
+from circius.base.errors import CirciusError, InvalidInputError
 from circius.kernels import native
 from circius.kernels.packed import TILE, PackedMatrix
 from circius.kernels.precision import multiplies_fast
@@ -40,17 +40,22 @@ def packed_linear(x: Tensor, matrix: PackedMatrix, activations: Activations = "i
 
 
 def packed_linears(
-    x: Tensor, matrices: Sequence[PackedMatrix], activations: Activations = "int8"
+    x: Tensor, matrices: Sequence[PackedMatrix], activations: Activations = "int8", *, fixed_order: bool = False
 ) -> tuple[Tensor, ...]:
     """The products of `x` (N, inputs), of any floating dtype, with matrices of as many inputs, each in the dtype of x.
 
     Together they cost less than one by one: x is rounded once, and threads start once. If a gradient must reach x,
     torch multiplies, without rounding x.
 
+    fixed_order: no bit of a row's result may depend on the other rows; with rounded inputs that is so anyway.
+
     Raises:
+        CirciusError: a fixed order is wanted for unrounded inputs, and there are no native kernels for it.
         InvalidInputError: x does not fit the matrices, or lies on another device.
     """
     _check(x, matrices, activations)
+    if activations == "float" and fixed_order and len(x):
+        return _in_fixed_order(x, matrices)
     if not runs_native(x, matrices) or (activations == "float" and not _takes_few_rows(len(x))):
         return tuple(_by_blocks(x, matrix) for matrix in matrices)
     rows = x.float()
@@ -69,6 +74,14 @@ def packed_linears(
         code = _function("circius_packed_linears")(*place, b"".join(products), len(products), native.n_threads())
         native.check(code)
     return tuple(outs) if x.dtype == torch.float32 else tuple(out.to(x.dtype) for out in outs)
+
+
+def _in_fixed_order(x: Tensor, matrices: Sequence[PackedMatrix]) -> tuple[Tensor, ...]:
+    """A few rows at a time, each of which comes out as it would alone."""
+    if not runs_native(x, matrices) or not _takes_few_rows(1):
+        raise CirciusError("sums in a fixed order need the native kernels, on the CPU and without gradients")
+    parts = [packed_linears(part, matrices, "float") for part in torch.split(x, _FEW_ROWS)]
+    return tuple(torch.cat(own) for own in zip(*parts, strict=True))
 
 
 def runs_native(x: Tensor, matrices: Sequence[PackedMatrix]) -> bool:

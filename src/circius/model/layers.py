@@ -23,9 +23,11 @@ class Linear(nn.Linear):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, bias=False)
+        self.fixed_order = False
+        """Whether no bit of a row's product may depend on the other rows."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight)
+        return linear(x, self.weight, fixed_order=self.fixed_order)
 
 
 class RMSNorm(nn.Module):

@@ -26,6 +26,8 @@ class PackedWeight(nn.Module):
         super().__init__()
         self.matrix = matrix
         self.activations: Activations = "int8"
+        self.fixed_order = False
+        """Whether no bit of a row's product may depend on the other rows; with "int8" that is so anyway."""
         self.register_buffer("codes", matrix.codes)
         self.register_buffer("scales", matrix.scales)
         self.register_buffer("mins", matrix.mins)
@@ -83,7 +85,8 @@ class PackedEmbedding(nn.Module):
 
 def multiply_packed(x: Tensor, *weights: PackedWeight) -> tuple[Tensor, ...]:
     """The products of `x` with some packed weights, for which it is rounded only once."""
-    return packed_linears(x, [weight.matrix for weight in weights], weights[0].activations)
+    first = weights[0]
+    return packed_linears(x, [weight.matrix for weight in weights], first.activations, fixed_order=first.fixed_order)
 
 
 def project(x: Tensor, *layers: nn.Module) -> list[Tensor]:

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from circius.base.config import ModelConfig
-from circius.base.errors import InvalidInputError
+from circius.base.errors import CirciusError, InvalidInputError
+from circius.kernels import native
 from circius.kernels.linear import linear
 from circius.kernels.packed import PackedMatrix
 from circius.kernels.packed_linear import Activations
+from circius.kernels.ring_attention import is_fast
 from circius.model.layers import Block, Linear, RMSNorm
 from circius.model.packed_blocks import PackedBlocks
 from circius.model.packed_layers import PackedEmbedding, PackedLinear, PackedWeight, multiply_packed
@@ -45,6 +47,7 @@ class Transformer(nn.Module):
             self.lm_head: Linear | PackedLinear = Linear(config.dim, config.vocab_size)
         self._packed_blocks: PackedBlocks | None = None
         self._cache_dtype: torch.dtype | None = None
+        self._fixed_order = False
 
     @property
     def device(self) -> torch.device:
@@ -85,6 +88,23 @@ class Transformer(nn.Module):
         for module in self.modules():
             if isinstance(module, PackedWeight):
                 module.activations = activations
+
+    def fix_order(self) -> None:
+        """From now on no bit of a token's logits depends on what is computed beside it, whatever the weights are: every
+        sum has one order. Needs the native kernels, and takes longer to read prompts with plain weights.
+
+        Raises:
+            CirciusError: the native kernels cannot be used here.
+        """
+        if self.device.type != "cpu" or not is_fast():
+            raise CirciusError(
+                f"sums in a fixed order need the native kernels on the CPU; this model is on {self.device}, "
+                f"{native.describe()}"
+            )
+        for module in self.modules():
+            if isinstance(module, Linear | PackedWeight):
+                module.fixed_order = True
+        self._fixed_order = True
 
     def place(self, weights: Mapping[str, Tensor | PackedMatrix]) -> None:
         """Makes these the model's weights, by Hugging Face name, all of them; nothing is copied.
@@ -174,7 +194,7 @@ class Transformer(nn.Module):
         hidden = self.model.norm(hidden)
         if isinstance(weight, PackedWeight):
             return multiply_packed(hidden, weight)[0]
-        return linear(hidden, weight).float()
+        return linear(hidden, weight, fixed_order=self._fixed_order).float()
 
 
 def _places(logits: Literal["all", "last", "none"] | Sequence[int], lengths: Sequence[int]) -> list[int] | None:
