@@ -106,3 +106,19 @@ def test_a_stream_that_is_closed_frees_its_place(client: "openai.OpenAI", served
     next(iter(stream))
     stream.close()
     served.idle()
+
+
+def test_responses(client: "openai.OpenAI") -> None:
+    reply = client.responses.create(model=MODEL, input="What is the mistral?", max_output_tokens=8, temperature=0)
+    assert reply.status == "incomplete"
+    with client.responses.stream(
+        model=MODEL, input="What is the mistral?", max_output_tokens=8, temperature=0
+    ) as stream:
+        said = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
+    assert said == reply.output_text
+
+
+def test_embeddings(client: "openai.OpenAI") -> None:
+    reply = client.embeddings.create(model=MODEL, input=["wind", "rain"])
+    assert len(reply.data) == 2
+    assert sum(x * x for x in reply.data[0].embedding) == pytest.approx(1, abs=1e-4)

@@ -9,6 +9,8 @@ from circius.base.errors import CirciusError, ParamsError, PromptError
 from circius.engine.structured import Constraint, StructuredOutputs
 from circius.text import Tokenizer
 
+_SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+"""As Python's json writes. Where any white space is allowed, small models write nothing else until they are cut off."""
 _KEPT = 64
 """Forms whose check is remembered: clients ask for the same one again and again."""
 
@@ -52,7 +54,7 @@ class Grammars:
                 return str(matcher.grammar_from_lark(f"start: {texts}"))
             if wanted.grammar is not None:
                 return str(matcher.grammar_from_lark(wanted.grammar))
-            return str(matcher.grammar_from_json_schema(json.dumps(wanted.schema)))
+            return str(matcher.grammar_from_json_schema(json.dumps(wanted.schema), overrides=_SPACING))
         except ValueError as error:
             raise ParamsError(f"structured_outputs: {_first_line(str(error))}") from error
 

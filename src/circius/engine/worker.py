@@ -125,6 +125,9 @@ class Worker:
     def call(self, function: Callable[[Engine], object]) -> "Future[object]":
         """Runs a function between two steps, with the engine to itself."""
         future: Future[object] = Future()
+        if self._is_stopping:
+            future.set_exception(StoppingError("the server is shutting down"))
+            return future
 
         def run() -> None:
             if future.set_running_or_notify_cancel():

@@ -162,23 +162,38 @@ class Transformer(nn.Module):
             InvalidInputError: lengths that do not fit the tokens, or rows that do not fit the cache.
             CacheFullError: a row has no room for its tokens.
         """
+        places = _places(logits, lengths)
+        hidden = self._computed(tokens, lengths, cache, rows)
+        if places is not None:
+            hidden = hidden[torch.tensor(places, dtype=torch.int64, device=hidden.device)]
+        return self._logits(hidden)
+
+    def hidden(self, tokens: Tensor, lengths: Sequence[int], *, cache: Cache | None = None) -> Tensor:
+        """The hidden states (N, E) behind the final norm, of which the logits are made; arguments as for `forward`.
+
+        Raises:
+            InvalidInputError, CacheFullError: as `forward`.
+        """
+        normed: Tensor = self.model.norm(self._computed(tokens, lengths, cache, None))
+        return normed
+
+    def _computed(
+        self, tokens: Tensor, lengths: Sequence[int], cache: Cache | None, rows: Sequence[int] | None
+    ) -> Tensor:
+        """The hidden states before the final norm."""
         if tokens.ndim != 1 or not lengths or min(lengths) < 1 or sum(lengths) != len(tokens):
             raise InvalidInputError(
                 f"tokens must be one flat axis of sum(lengths) ids with at least one a row: got shape "
                 f"{tuple(tokens.shape)} for lengths {list(lengths)}"
             )
-        places = _places(logits, lengths)
         if cache is not None:
             step = cache.begin(lengths, rows)
             hidden = self._run_blocks(tokens, step)
             cache.commit(step)
-        elif rows is None:
-            hidden = self._run_blocks(tokens, FreshStep(self.config, lengths, self.device))
-        else:
+            return hidden
+        if rows is not None:
             raise InvalidInputError("rows name the rows of a cache, but no cache was given")
-        if places is not None:
-            hidden = hidden[torch.tensor(places, dtype=torch.int64, device=hidden.device)]
-        return self._logits(hidden)
+        return self._run_blocks(tokens, FreshStep(self.config, lengths, self.device))
 
     def _run_blocks(self, tokens: Tensor, step: Step) -> Tensor:
         hidden: Tensor = self.model.embed_tokens(tokens.to(self.device))

@@ -16,7 +16,7 @@ from starlette.responses import HTMLResponse, Response
 from circius.engine.engine import Engine
 from circius.engine.llm import LLM
 from circius.engine.worker import Event, JobEnd, Ticket, Worker
-from circius.serve import chat, completions, health, tokens
+from circius.serve import chat, completions, embeddings, health, responses, tokens
 from circius.serve.config import ServeConfig
 from circius.serve.errors import ApiError
 from circius.serve.generation import deliver
@@ -49,7 +49,7 @@ def create_app(config: ServeConfig, load: Load) -> FastAPI:
         description="Mistral 7B with its window, in OpenAI's protocol.",
     )  # fmt: skip
     app.state.circius = state
-    for module in (completions, chat, tokens, health):
+    for module in (completions, chat, responses, embeddings, tokens, health):
         app.include_router(module.router)
     if config.has_page:
         _add_page(app)

@@ -1,5 +1,6 @@
 """Server-sent events: pieces of JSON as they are made, and an end that clients know."""
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -15,8 +16,6 @@ _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 def event(body: BaseModel | dict[str, Any]) -> bytes:
     """One event. Fields that were never set are left out, those that were set to null are shown."""
-    import json
-
     text = (
         body.model_dump_json(exclude_unset=True)
         if isinstance(body, BaseModel)
@@ -25,15 +24,17 @@ def event(body: BaseModel | dict[str, Any]) -> bytes:
     return b"data: " + text.encode() + b"\n\n"
 
 
-async def _told(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _told(events: AsyncIterator[bytes], *, ends_with_done: bool) -> AsyncIterator[bytes]:
     """The events; an error in their midst becomes the last of them, since the status was sent long ago."""
     try:
         async for each in events:
             yield each
     except ApiError as error:
         yield event(error.body)
-    yield DONE
+    if ends_with_done:
+        yield DONE
 
 
-def stream(events: AsyncIterator[bytes]) -> StreamingResponse:
-    return StreamingResponse(_told(events), media_type="text/event-stream", headers=_HEADERS)
+def stream(events: AsyncIterator[bytes], *, ends_with_done: bool = True) -> StreamingResponse:
+    told = _told(events, ends_with_done=ends_with_done)
+    return StreamingResponse(told, media_type="text/event-stream", headers=_HEADERS)
