@@ -25,6 +25,10 @@ IsCancelled = Callable[[], bool]
 """Asked between steps; True aborts every answer that has not ended."""
 
 
+OnEnded = Callable[[int, int], object]
+"""Called when a request has ended, with how many have and how many there are."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class BatchLimits:
     """How much runs at once: rows of a batch, tokens of a pre-fill forward, drafted tokens of a row and step."""
@@ -50,6 +54,7 @@ def generate(
     on_token: OnToken | None = None,
     is_cancelled: IsCancelled = lambda: False,
     on_prefill: OnPrefill = unheard,
+    on_ended: OnEnded = unheard,
 ) -> list[RequestOutput]:
     """The answers to each request, in the order of the requests.
 
@@ -68,8 +73,15 @@ def generate(
     def deliver(job: Job, answer: Answer, text: str, token: int) -> object:
         return on_token is None or on_token(index_of[job], answer.index, text, [token])
 
+    n_ended = 0
+
+    def ended(_: Job) -> None:
+        nonlocal n_ended
+        n_ended += 1
+        on_ended(n_ended, len(requests))
+
     for index, request in enumerate(requests):
-        index_of[engine.submit(request, deliver=deliver)] = index
+        index_of[engine.submit(request, deliver=deliver, ended=ended)] = index
     try:
         _run(engine, list(index_of), is_cancelled, on_prefill)
     except KeyboardInterrupt:

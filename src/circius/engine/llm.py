@@ -1,6 +1,7 @@
 """A model with its tokenizer and chat template, in the shape that vLLM users know."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -9,6 +10,7 @@ import torch
 
 from circius.base.config import ModelConfig, Window
 from circius.base.errors import InvalidInputError, PromptError, TemplateError
+from circius.engine.bar import answer_bar
 from circius.engine.devices import (
     is_exact_in_batches,
     pick_activations,
@@ -205,11 +207,13 @@ class LLM:
         on_token: OnToken | None = None,
         is_cancelled: IsCancelled = never,
         on_prefill: OnPrefill = unheard,
+        progress: bool = False,
     ) -> list[RequestOutput]:
-        """The answers to plain prompts, in their order.
+        """The answers to plain prompts, in their order; thousands of them are computed `max_rows` at a time.
 
         prompts: a text, token ids, or a list of either; a text gets BOS in front if the tokenizer adds one, ids are
         taken as they are.
+        progress: show a bar on stderr.
 
         Raises:
             PromptError, ContextOverflowError, ParamsError: before anything is computed.
@@ -217,7 +221,7 @@ class LLM:
         given = as_prompts(prompts)
         params = as_params(sampling_params, len(given))
         requests = [self.completion_request(prompt, own) for prompt, own in zip(given, params, strict=True)]
-        return self._run(requests, on_token, is_cancelled, on_prefill)
+        return self._run(requests, on_token, is_cancelled, on_prefill, progress=progress)
 
     def chat(
         self,
@@ -228,8 +232,9 @@ class LLM:
         on_token: OnToken | None = None,
         is_cancelled: IsCancelled = never,
         on_prefill: OnPrefill = unheard,
+        progress: bool = False,
     ) -> list[RequestOutput]:
-        """The answers to conversations, rendered by the chat template.
+        """The answers to conversations, rendered by the chat template; otherwise as `generate`.
 
         continue_final: go on with the last message, which is the assistant's, instead of answering it.
 
@@ -243,7 +248,7 @@ class LLM:
             self.chat_request(conversation, own, continue_final=continue_final)
             for conversation, own in zip(given, params, strict=True)
         ]
-        return self._run(requests, on_token, is_cancelled, on_prefill)
+        return self._run(requests, on_token, is_cancelled, on_prefill, progress=progress)
 
     def completion_request(
         self, prompt: str | Sequence[int], params: SamplingParams, *, adds_bos: bool = True
@@ -333,16 +338,20 @@ class LLM:
         on_token: OnToken | None,
         is_cancelled: IsCancelled,
         on_prefill: OnPrefill,
+        *,
+        progress: bool,
     ) -> list[RequestOutput]:
-        return generate(
-            self.model,
-            requests,
-            tokenizer=self.tokenizer,
-            limits=self.limits,
-            on_token=on_token,
-            is_cancelled=is_cancelled,
-            on_prefill=on_prefill,
-        )
+        with answer_bar(len(requests)) if progress else nullcontext(unheard) as on_ended:
+            return generate(
+                self.model,
+                requests,
+                tokenizer=self.tokenizer,
+                limits=self.limits,
+                on_token=on_token,
+                is_cancelled=is_cancelled,
+                on_prefill=on_prefill,
+                on_ended=on_ended,
+            )
 
     def _constraint(self, wanted: StructuredOutputs) -> Callable[[], Constraint]:
         """What makes the constraints of answers of this form.

@@ -409,3 +409,10 @@ def test_speculate_is_a_number_of_tokens(speculate: Any) -> None:
 def test_speculation_with_weights_that_are_not_packed_comes_with_a_note() -> None:
     assert LLM.of(tiny_model()).notes == ()
     assert "last bits" in LLM.of(tiny_model(), speculate=4).notes[0]
+
+
+def test_a_bar_counts_the_answers(llm: LLM, capfd: pytest.CaptureFixture[str]) -> None:
+    llm.generate([PROMPT] * 5, SamplingParams.greedy(max_tokens=2), progress=True)
+    assert "5/5" in capfd.readouterr().err
+    llm.generate([PROMPT] * 5, SamplingParams.greedy(max_tokens=2))
+    assert capfd.readouterr().err == ""
