@@ -10,7 +10,8 @@ import httpx
 import uvicorn
 
 from circius.base.config import Window
-from circius.engine.engine import Engine, EngineLimits
+from circius.engine.engine import Engine
+from circius.engine.engine_limits import EngineLimits
 from circius.engine.llm import LLM
 from circius.serve.app import create_app
 from circius.serve.config import ServeConfig

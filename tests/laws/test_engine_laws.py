@@ -14,7 +14,8 @@ from circius.engine.answer import Answer
 from circius.engine.answers import new_answer
 from circius.engine.batch import Batch, new_cache
 from circius.engine.devices import is_exact_in_batches
-from circius.engine.engine import Engine, EngineLimits
+from circius.engine.engine import Engine
+from circius.engine.engine_limits import EngineLimits
 from circius.engine.job import Job
 from circius.engine.outputs import CompletionOutput
 from circius.engine.params import SamplingParams

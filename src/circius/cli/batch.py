@@ -79,7 +79,8 @@ def command(
         ),
         output,
     )
-    from circius.engine.engine import Engine, EngineLimits
+    from circius.engine.engine import Engine
+    from circius.engine.engine_limits import EngineLimits
     from circius.engine.memory_plan import plan_memory
 
     plan = plan_memory(

@@ -93,7 +93,7 @@ def report(written: "WrittenCheckpoint", output: Output) -> None:
 
 def tokenizer_of(checkpoint: "Checkpoint", to: options.Layout, output: Output) -> dict[str, Any]:
     """The writer's arguments that put the source's tokenizer beside the new weights; without one, says so."""
-    from circius.engine.llm import has_tokenizer
+    from circius.engine.finding import has_tokenizer
 
     if not has_tokenizer(checkpoint.path):
         output.note(f"{checkpoint.path} has no tokenizer, so the new checkpoint has none either")

@@ -152,7 +152,8 @@ def command(
     )
 
     def load() -> "tuple[LLM, Engine]":
-        from circius.engine.engine import Engine, EngineLimits
+        from circius.engine.engine import Engine
+        from circius.engine.engine_limits import EngineLimits
         from circius.engine.memory_plan import plan_memory
 
         llm = open_llm(model_options, output)

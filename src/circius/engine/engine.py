@@ -7,79 +7,27 @@ its prompt was cut, whatever was found in the cache, and whether it was preempte
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from secrets import token_bytes
 
 import torch
 from torch import Tensor
 
-from circius.base.errors import CirciusError, InvalidInputError
+from circius.base.errors import CirciusError
 from circius.engine.answer import Answer
 from circius.engine.answers import new_answer, token_namer
+from circius.engine.engine_limits import Counts, EngineLimits
 from circius.engine.host_sampler import HostRow, Scores, infinite_is_fine
 from circius.engine.job import Deliver, Ended, Job, nobody
-from circius.engine.logprobs import describe
 from circius.engine.pool import PagePool
 from circius.engine.prefix import PAGE, root_key
 from circius.engine.request import Request
-from circius.engine.sampling import BAD_ROW, SamplerRow, why_bad
+from circius.engine.run import Run
+from circius.engine.sampling import BAD_ROW, SamplerRow
 from circius.engine.scheduler import Scheduler, SchedulerLimits, Work
 from circius.engine.speculate import Speculator
 from circius.engine.stream import Stream
 from circius.model import PagedCache, PagedRow, Transformer
 from circius.text import Tokenizer
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineLimits:
-    """How much runs at once.
-
-    max_streams: answers computed in one step. chunk_size, mixed_chunk_size: tokens of prompts in one step, without and
-    beside answers that are being made. cache_tokens: places in the cache, for all streams together. speculate: the most
-    tokens to guess ahead for a stream and step. shares_prefixes: whether requests use what others have computed.
-    """
-
-    cache_tokens: int
-    max_streams: int = 8
-    chunk_size: int = 512
-    mixed_chunk_size: int = 128
-    speculate: int = 0
-    shares_prefixes: bool = True
-
-    def __post_init__(self) -> None:
-        if self.cache_tokens < PAGE:
-            raise InvalidInputError(f"cache_tokens must be at least {PAGE}, one page, got {self.cache_tokens}")
-
-
-@dataclass
-class Counts:
-    """What the engine has done since it was made."""
-
-    n_steps: int = 0
-    n_prompt_tokens: int = 0
-    """Of prompts that have been read, those found in the cache included."""
-    n_found_tokens: int = 0
-    n_new_tokens: int = 0
-    n_drafted: int = 0
-    n_accepted: int = 0
-    n_preemptions: int = 0
-    n_ended: dict[str, int] = field(default_factory=dict)
-    """Answers by finish reason; "error" for those of jobs that failed."""
-
-
-@dataclass(eq=False)
-class _Run:
-    """What belongs to a stream beside its pages."""
-
-    job: Job
-    answer: Answer
-    sampler: HostRow
-    root: bytes
-    takes_found: bool
-    siblings: list[Answer] = field(default_factory=list)
-    """Answers to the same prompt that wait for it to be computed."""
-    n_described: int = 0
-    """Tokens of the prompt after which the log-probabilities are known."""
 
 
 class Engine:
@@ -104,7 +52,7 @@ class Engine:
             ),
         )
         self._tokenizer, self._name_token = tokenizer, token_namer(tokenizer)
-        self._runs: dict[Stream, _Run] = {}
+        self._runs: dict[Stream, Run] = {}
         self._streams: dict[Answer, Stream] = {}
         self._jobs: dict[Job, None] = {}
         self._texts: dict[int, Sequence[int]] = {}
@@ -198,20 +146,20 @@ class Engine:
         assert set(self._streams.values()) == self._runs.keys()
         assert {run.job for run in self._runs.values()} == self._jobs.keys()
 
-    def _new(self, job: Job, answer: Answer, root: bytes, *, takes_found: bool) -> tuple[Stream, _Run]:
+    def _new(self, job: Job, answer: Answer, root: bytes, *, takes_found: bool) -> tuple[Stream, Run]:
         request = job.request
         row = SamplerRow(
             request.params, request.prompt_ids, request.end_ids, answer=answer.index,
             constraint=request.constrain() if request.constrain else None,
         )  # fmt: skip
         stream = Stream(request.prompt_ids, root=root, takes_found=takes_found, n_most=request.n_cache_tokens)
-        return stream, _Run(job, answer, HostRow(row, self.model.config.vocab_size), root, takes_found)
+        return stream, Run(job, answer, HostRow(row, self.model.config.vocab_size), root, takes_found)
 
-    def _enter(self, stream: Stream, run: _Run) -> None:
+    def _enter(self, stream: Stream, run: Run) -> None:
         self._runs[stream] = run
         self._streams[run.answer] = stream
 
-    def _add(self, job: Job, answer: Answer, root: bytes, *, takes_found: bool) -> _Run:
+    def _add(self, job: Job, answer: Answer, root: bytes, *, takes_found: bool) -> Run:
         """Puts an answer at the end of those that wait."""
         stream, run = self._new(job, answer, root, takes_found=takes_found)
         self._enter(stream, run)
@@ -226,7 +174,7 @@ class Engine:
         for work in works:
             tokens = work.n_tokens + len(work.draft)
             begins.append(len(places))
-            if self._describes(work):
+            if self._runs[work.stream].describes(work.stream):
                 places += range(first, first + tokens)
             elif work.reaches_end:
                 places += range(first + work.n_tokens - 1, first + tokens)
@@ -241,12 +189,6 @@ class Engine:
             logits=places,
         )
         return logits.cpu(), begins
-
-    def _describes(self, work: Work) -> bool:
-        """Whether the log-probabilities of the prompt are wanted from this piece of work."""
-        run = self._runs[work.stream]
-        wants = run.job.request.params.prompt_logprobs is not None and run.answer.index == 0
-        return wants and work.stream.n_cached < len(run.job.request.prompt_ids) and not run.answer.token_ids
 
     def _rows_to_draw_from(self, works: Sequence[Work], logits: Tensor, begins: Sequence[int]) -> list[list[Scores]]:
         ends = [*begins[1:], len(logits)]
@@ -279,15 +221,16 @@ class Engine:
     def _hand_out(self, work: Work, tokens: Sequence[int], logits: Tensor) -> None:
         """Gives a stream's new tokens to its answer, and what it does not need any more back."""
         stream, run = work.stream, self._runs[work.stream]
-        if self._describes(work):
-            self._describe_prompt(work, logits)
+        if run.describes(stream):
+            run.describe_prompt(stream, work.n_tokens, logits, self._name_token)
             logits = logits[work.n_tokens - 1 :]
         if not tokens:
             self.scheduler.advance(work)
             return
         if run.job.first_token_at is None:
             self._note_first(run.job, stream)
-        n_given, bad = self._give(stream, run, tokens, logits)
+        n_given, bad = run.give(stream, tokens, logits, self._name_token)
+        self.counts.n_new_tokens += n_given
         if stream not in self._runs:  # a listener has ended the job
             return
         n_accepted = min(n_given, len(tokens) - 1)
@@ -309,28 +252,7 @@ class Engine:
         self.counts.n_prompt_tokens += len(job.request.prompt_ids)
         self.counts.n_found_tokens += stream.n_found
 
-    def _give(self, stream: Stream, run: _Run, tokens: Sequence[int], logits: Tensor) -> tuple[int, str | None]:
-        """Adds tokens to a stream and its answer until that ends; how many, and what is wrong with the next if it is.
-
-        logits: (n, V), those from which the tokens were drawn.
-        """
-        entries = None
-        n_top = run.job.request.params.logprobs
-        if n_top is not None and tokens[-1] != BAD_ROW:
-            entries = describe(logits[: len(tokens)], torch.tensor(tokens), [n_top] * len(tokens), self._name_token)
-        for depth, token in enumerate(tokens):
-            if token == BAD_ROW:
-                return depth, why_bad(logits[depth], len(run.answer.token_ids))
-            stream.tokens.append(token)
-            self.counts.n_new_tokens += 1
-            text = run.answer.append(token, entries[depth] if entries else None)
-            if run.job.deliver(run.job, run.answer, text, token) is False and run.answer.is_running:
-                run.answer.abort()
-            if not run.answer.is_running:
-                return depth + 1, None
-        return len(tokens), None
-
-    def _begin_siblings(self, stream: Stream, run: _Run, logits: Tensor) -> None:
+    def _begin_siblings(self, stream: Stream, run: Run, logits: Tensor) -> None:
         """Starts the other answers to a prompt that has just been read: from its logits (V,), on its pages."""
         siblings, run.siblings = run.siblings, []
         for answer in siblings:
@@ -344,7 +266,8 @@ class Engine:
                 self.cache.copy_page(*copy)
             if taken[-1] != BAD_ROW:
                 self._speculator_takes(own, taken)
-            _, bad = self._give(own, own_run, taken, logits[None])
+            n_given, bad = own_run.give(own, taken, logits[None], self._name_token)
+            self.counts.n_new_tokens += n_given
             if stream not in self._runs:
                 return
             if bad is not None:
@@ -352,22 +275,6 @@ class Engine:
                 return
             if not answer.is_running:
                 self._settle(run.job, answer)
-
-    def _describe_prompt(self, work: Work, logits: Tensor) -> None:
-        run = self._runs[work.stream]
-        params, prompt = run.job.request.params, run.job.request.prompt_ids
-        assert params.prompt_logprobs is not None
-        begin, end = work.stream.n_cached, work.stream.n_cached + work.n_tokens
-        following = prompt[max(begin, run.n_described) + 1 : end + 1]
-        if following:
-            skipped = max(begin, run.n_described) - begin
-            run.job.prompt_logprobs += describe(
-                logits[skipped : skipped + len(following)],
-                torch.tensor(following),
-                [params.prompt_logprobs] * len(following),
-                self._name_token,
-            )
-        run.n_described = max(run.n_described, end)
 
     def _settle(self, job: Job, answer: Answer) -> None:
         """Takes an answer that has ended out of the engine, and its job if that was the last."""
@@ -387,7 +294,7 @@ class Engine:
             self._forget(answer)
         job.end(error)
 
-    def _forget(self, answer: Answer) -> "_Run | None":
+    def _forget(self, answer: Answer) -> Run | None:
         """Takes an answer's stream out; None if it has none any more, or none yet."""
         stream = self._streams.pop(answer, None)
         if stream is None:

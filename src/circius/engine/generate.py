@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from circius.base.errors import ParamsError
 from circius.engine.answer import Answer
-from circius.engine.engine import Engine, EngineLimits
+from circius.engine.engine import Engine
+from circius.engine.engine_limits import EngineLimits
 from circius.engine.job import Job
 from circius.engine.outputs import RequestOutput
 from circius.engine.prefill import OnPrefill, check_chunk_size, unheard

@@ -19,6 +19,7 @@ from circius.engine.devices import (
     pick_dtype,
     set_threads,
 )
+from circius.engine.finding import find_template, has_tokenizer
 from circius.engine.generate import BatchLimits, IsCancelled, OnToken, generate
 from circius.engine.grammars import Grammars
 from circius.engine.outputs import RequestOutput
@@ -31,8 +32,7 @@ from circius.engine.score import OnScored, Score, score_stream, score_tokens
 from circius.engine.speculate import INEXACT_DRAFTS, MOST_DRAFTED
 from circius.engine.structured import Constraint, StructuredOutputs
 from circius.model import Transformer
-from circius.text import ChatTemplate, Message, Tokenizer, check_vocab, load_chat_template, load_tokenizer
-from circius.text.load import is_spm_name
+from circius.text import ChatTemplate, Message, Tokenizer, check_vocab, load_tokenizer
 from circius.weights import KEEP, Keep, load_model, open_checkpoint
 from circius.weights.hub import resolve
 
@@ -124,7 +124,7 @@ class LLM:
         if tokenizer is not None or has_tokenizer(path):
             own_tokenizer = load_tokenizer(path if tokenizer is None else Path(tokenizer))
             check_vocab(own_tokenizer, checkpoint.config.vocab_size)
-            template, no_chat = _find_template(path, own_tokenizer, chat_template, injection)
+            template, no_chat = find_template(path, own_tokenizer, chat_template, injection)
         else:
             notes.append(f"{path} has no tokenizer: prompts must be token ids")
         loaded = load_model(
@@ -376,31 +376,6 @@ class LLM:
             turn_ids=self.chat_template.stop_ids if is_chat and self.chat_template else frozenset(),
             forms=self._constraint if self.tokenizer is not None else None,
         )
-
-
-def has_tokenizer(path: Path) -> bool:
-    """Whether a checkpoint brings a tokenizer, of a kind that can be read or not."""
-    if path.is_file():
-        return True
-    return any(
-        file.name in ("tokenizer.json", "tekken.json") or file.suffix == ".gguf" or is_spm_name(file.name)
-        for file in path.iterdir()
-    )
-
-
-def _find_template(
-    path: Path,
-    tokenizer: Tokenizer,
-    name: str,
-    injection: str,
-) -> tuple[ChatTemplate | None, str | None]:
-    """The chat template, or none and why; a template that was asked for by name must be there."""
-    try:
-        return load_chat_template(path, tokenizer, name=name, injection=injection), None
-    except TemplateError as error:
-        if name != "auto":
-            raise
-        return None, str(error)
 
 
 def _check_context(context: int | None) -> None:

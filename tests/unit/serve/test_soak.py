@@ -9,7 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from circius.engine.engine import Engine, EngineLimits
+from circius.engine.engine import Engine
+from circius.engine.engine_limits import EngineLimits
 from circius.engine.params import SamplingParams
 from circius.engine.request import Limits, make_request
 from tests.serving import MODEL, Served, loader, serving
