@@ -1,6 +1,7 @@
 """A model of packed, mixed and plain weights: the same logits as its values in float32, and honest buffers."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -46,9 +47,9 @@ def test_packed_layers_of_one_input_work_in_one_call(monkeypatch: pytest.MonkeyP
     calls: list[int] = []
     own = packed_layers.packed_linears
 
-    def counting(x: torch.Tensor, matrices: list[PackedMatrix], activations: str) -> tuple[torch.Tensor, ...]:
+    def counting(x: torch.Tensor, matrices: list[PackedMatrix], *rest: Any, **more: Any) -> tuple[torch.Tensor, ...]:
         calls.append(len(matrices))
-        return own(x, matrices, activations)  # type: ignore[arg-type]
+        return own(x, matrices, *rest, **more)
 
     monkeypatch.setattr(packed_layers, "packed_linears", counting)
     a, b = (PackedLinear(rounded(torch.randn(n, 64))) for n in (32, 48))
