@@ -66,7 +66,8 @@ class Engine:
     @property
     def n_waiting(self) -> int:
         """Answers that have not begun, or have been preempted."""
-        return len(self.scheduler.waiting) + sum(len(run.siblings) for run in self._runs.values())
+        runs = list(self._runs.values())  # other threads ask too
+        return len(self.scheduler.waiting) + sum(len(run.siblings) for run in runs)
 
     @property
     def n_prompt_tokens_read(self) -> int:
@@ -91,9 +92,12 @@ class Engine:
         self.scheduler.check_fits(request.n_cache_tokens)
         answers = [new_answer(request, n, self._tokenizer) for n in range(request.params.n)]
         job = Job(request, answers, deliver=deliver, ended=ended)
-        self._jobs[job] = None
         root = root_key(salt) if self.limits.shares_prefixes else root_key(b"alone", token_bytes(16))
-        self._add(job, answers[0], root, takes_found=request.params.prompt_logprobs is None).siblings = answers[1:]
+        stream, run = self._new(job, answers[0], root, takes_found=request.params.prompt_logprobs is None)
+        run.siblings = answers[1:]
+        self._jobs[job] = None
+        self._enter(stream, run)
+        self.scheduler.submit(stream)
         return job
 
     def abort(self, job: Job) -> None:
@@ -127,11 +131,10 @@ class Engine:
         except (RuntimeError, MemoryError, CirciusError) as error:
             self._fail([self._runs[work.stream].job for work in works], error)
             return True
-        with infinite_is_fine():
-            taken = [
-                self._runs[work.stream].sampler.take(work.draft, own) if work.reaches_end else []
-                for work, own in zip(works, self._rows_to_draw_from(works, logits, begins), strict=True)
-            ]
+        taken = [
+            self._drawn(self._runs[work.stream], work.draft, own) if work.reaches_end else []
+            for work, own in zip(works, self._rows_to_draw_from(works, logits, begins), strict=True)
+        ]
         seconds = time.perf_counter() - began_at
         self._account(works, taken, seconds)
         for work, begin, tokens in zip(works, begins, taken, strict=True):
@@ -198,6 +201,15 @@ class Engine:
             for work, end in zip(works, ends, strict=True)
         ]
 
+    def _drawn(self, run: Run, draft: Sequence[int], places: Sequence[Scores]) -> list[int]:
+        """The next tokens of a stream; none, and why in its run, if the form of its answer cannot go on."""
+        try:
+            with infinite_is_fine():
+                return run.sampler.take(draft, places)
+        except CirciusError as error:
+            run.problem = error
+            return []
+
     def _account(self, works: Sequence[Work], taken: Sequence[Sequence[int]], seconds: float) -> None:
         self.counts.n_steps += 1
         if all(work.stream.n_new == 1 for work in works):
@@ -224,6 +236,9 @@ class Engine:
         if run.describes(stream):
             run.describe_prompt(stream, work.n_tokens, logits, self._name_token)
             logits = logits[work.n_tokens - 1 :]
+        if run.problem is not None:
+            self._fail([run.job], run.problem)
+            return
         if not tokens:
             self.scheduler.advance(work)
             return
@@ -259,8 +274,10 @@ class Engine:
             if not answer.is_running:
                 continue
             own, own_run = self._new(run.job, answer, run.root, takes_found=True)
-            with infinite_is_fine():
-                taken = own_run.sampler.take((), [logits.float().numpy()])
+            taken = self._drawn(own_run, (), [logits.float().numpy()])
+            if own_run.problem is not None:
+                self._fail([run.job], own_run.problem)
+                return
             self._enter(own, own_run)
             if copy := self.scheduler.fork(stream, own):
                 self.cache.copy_page(*copy)
@@ -279,7 +296,6 @@ class Engine:
     def _settle(self, job: Job, answer: Answer) -> None:
         """Takes an answer that has ended out of the engine, and its job if that was the last."""
         run = self._forget(answer)
-        self._count_end(answer.finish_reason or "error")
         siblings = [sibling for sibling in run.siblings if sibling.is_running] if run else []
         if run and siblings:  # ended before its prompt was computed: the next one reads it
             self._add(job, siblings[0], run.root, takes_found=run.takes_found).siblings = siblings[1:]
@@ -289,8 +305,8 @@ class Engine:
     def _end(self, job: Job, error: CirciusError | None = None) -> None:
         del self._jobs[job]
         for answer in job.answers:
-            if answer.is_running:
-                self._count_end("error" if error else "abort")
+            reason = answer.finish_reason or ("error" if error else "abort")
+            self.counts.n_ended[reason] = self.counts.n_ended.get(reason, 0) + 1
             self._forget(answer)
         job.end(error)
 
@@ -303,9 +319,6 @@ class Engine:
         self._speculator.forget(id(stream))
         self.scheduler.remove(stream)
         return self._runs.pop(stream)
-
-    def _count_end(self, reason: str) -> None:
-        self.counts.n_ended[reason] = self.counts.n_ended.get(reason, 0) + 1
 
     def _fail(self, jobs: Sequence[Job], error: Exception) -> None:
         known = error if isinstance(error, CirciusError) else CirciusError(f"{type(error).__name__}: {error}")

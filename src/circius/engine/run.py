@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from circius.base.errors import CirciusError
 from circius.engine.answer import Answer
 from circius.engine.host_sampler import HostRow
 from circius.engine.job import Job
@@ -25,6 +26,8 @@ class Run:
     takes_found: bool
     siblings: list[Answer] = field(default_factory=list)
     """Answers to the same prompt that wait for it to be computed."""
+    problem: CirciusError | None = None
+    """Why no further token can be drawn."""
     n_described: int = 0
     """Tokens of the prompt after which the log-probabilities are known."""
 

@@ -14,7 +14,7 @@ from queue import Empty, SimpleQueue
 from circius.base.errors import CirciusError
 from circius.engine.answer import Answer
 from circius.engine.engine import Engine
-from circius.engine.job import Job
+from circius.engine.job import Job, nobody
 from circius.engine.outputs import FinishReason, Logprobs
 from circius.engine.request import Request
 
@@ -84,8 +84,6 @@ class Worker:
         self._n_open = 0
         self._is_stopping = False
         self._thread = threading.Thread(target=self._run, name="circius-engine", daemon=True)
-        self.last_step_at = time.monotonic()
-        """When the engine last took a step or was seen to have nothing to do: a thread that hangs falls behind."""
 
     def start(self) -> None:
         self._thread.start()
@@ -154,10 +152,8 @@ class Worker:
     def _run(self) -> None:
         try:
             while self._obey():
-                if not self.engine.step():
-                    self.last_step_at = time.monotonic()
+                self.engine.step()
                 self._tell()
-                self.last_step_at = time.monotonic()
         except BaseException:
             log.exception("the engine has died")
             raise
@@ -192,9 +188,16 @@ class Worker:
                 self._events.append((ticket, AnswerEnd(answer.index, answer.finish_reason, answer.stop_reason)))
             return True
 
-        ticket.job = self.engine.submit(
-            ticket.request, deliver=deliver, ended=lambda job: self._end(ticket, job), salt=salt
-        )
+        def ended(job: Job) -> None:
+            self._end(ticket, job)
+
+        try:
+            ticket.job = self.engine.submit(ticket.request, deliver=deliver, ended=ended, salt=salt)
+        except Exception as error:
+            log.exception("a request could not begin")
+            failed = Job(ticket.request, [], deliver=nobody, ended=ended)
+            failed.end(error if isinstance(error, CirciusError) else CirciusError(f"{type(error).__name__}: {error}"))
+            return
         if ticket.is_cancelled:
             self.engine.abort(ticket.job)
 

@@ -4,11 +4,13 @@ Who holds which page is decided elsewhere (`engine/pool.py`); here are the numbe
 of its positions on, at least from the oldest that its next token sees: what has left the window needs none.
 """
 
+import math
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +19,9 @@ from circius.base.errors import InvalidInputError
 from circius.kernels.ring_attention import PAGE, NewPagedTokens, Pages, RingAttention, Workspace, attends_natively
 from circius.model.shelf import CACHE_DTYPES, Rounded, rounded
 from circius.model.step import Band
+
+_LINE = 64
+"""Bytes of a cache line, at which the numbers begin."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +49,8 @@ class PagedCache:
         self.workspace = Workspace()
         shape = (config.n_layers, n_pages, config.n_kv_heads, PAGE)
         # Zeros, not garbage: a masked slot has probability 0, and 0 times a NaN found in fresh memory would be NaN.
-        keys, values = (torch.zeros(*shape, config.head_dim, dtype=dtype, device=device) for _ in range(2))
-        scales = [torch.zeros(shape, device=device) if dtype == torch.int8 else None for _ in range(2)]
+        keys, values = (_zeros((*shape, config.head_dim), dtype, self.device) for _ in range(2))
+        scales = [_zeros(shape, torch.float32, self.device) if dtype == torch.int8 else None for _ in range(2)]
         self.pages = Pages(keys, values, *scales)
 
     @property
@@ -77,6 +82,16 @@ class PagedCache:
         keys = _gathered(self.pages.keys, self.pages.key_scales, layer, pages)
         values = _gathered(self.pages.values, self.pages.value_scales, layer, pages)
         return keys.read(dtype), values.read(dtype)
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros that take memory only when they are written: torch's own would be written at once."""
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    n_bytes = math.prod(shape) * dtype.itemsize
+    memory = torch.from_numpy(np.zeros(n_bytes + _LINE, np.uint8))
+    begin = -memory.data_ptr() % _LINE
+    return memory[begin : begin + n_bytes].view(dtype).view(shape)
 
 
 def _gathered(held: Tensor, scales: Tensor | None, layer: int, pages: Tensor) -> Rounded:

@@ -57,6 +57,8 @@ class CompletionFields(SamplingFields):
             raise ApiError("suffix: this model cannot fill in before a text that follows", param="suffix")
         if self.echo and self.stream:
             raise ApiError("echo and stream do not go together: the prompt is known already", param="echo")
+        if len(self.prompts()) * (self.n or 1) > MOST_PROMPTS:
+            raise ApiError(f"prompts times n may be {MOST_PROMPTS} in one request", param="n")
         if self.max_tokens == 0 and not self.echo:
             raise ApiError("max_tokens must be 1 or more, or 0 with echo to have the prompt scored", param="max_tokens")
 
