@@ -17,6 +17,7 @@ import json
 import os
 import random
 import re
+import shlex
 import statistics
 import subprocess
 import sys
@@ -103,7 +104,7 @@ async def ask(client: httpx.AsyncClient, model: str, prompt: list[int], n_tokens
 
 async def run_load(url: str, model: str, load: Load, seed: int, vocabulary: int) -> list[Answered]:
     own, arrivals = prompts(load, seed, vocabulary), random.Random(seed)
-    limits = httpx.Limits(max_connections=None)
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)  # servers close idle ones when they like
     async with httpx.AsyncClient(base_url=url, timeout=None, limits=limits) as client:
         waiting = iter(own)
         if load.streams is not None:
@@ -164,7 +165,7 @@ def ours(given: argparse.Namespace, streams: int) -> list[str]:
     return [
         *(sys.executable, "-m", "circius", "serve", given.model, "--port=0", f"--threads={given.threads}"),
         *(f"--max-streams={streams}", f"--context={given.context}", "--max-open=4096", "--served-model-name=bench"),
-        *given.circius,
+        *shlex.split(given.circius),
     ]
 
 
@@ -172,7 +173,7 @@ def theirs(given: argparse.Namespace, streams: int) -> list[str]:
     return [
         *(str(given.llamacpp / "llama-server"), "-m", given.gguf, "-t", f"{given.threads}", "--port", "18089"),
         *("-np", f"{streams}", "-c", f"{given.context * streams}", "--no-webui", "--host", "127.0.0.1"),
-        *given.llama,
+        *shlex.split(given.llama),
     ]
 
 
@@ -182,7 +183,7 @@ def measure(given: argparse.Namespace, load: Load, seed: int) -> dict[str, Any]:
     streams = load.streams or given.open_streams
     order = (("circius", ours), ("llama.cpp", theirs))
     for name, command in order if seed % 2 else reversed(order):
-        with server(command(given, streams), quiet_env={**os.environ}) as (url, pid), machine.Watch() as watch:
+        with server(command(given, streams), quiet_env={**os.environ}) as (url, pid):
             warm = Load(**{**asdict(load), "n_requests": 1, "streams": 1, "rate": None})
             asyncio.run(run_load(url, "bench", warm, 10_000 + seed, given.vocabulary))
             began = time.perf_counter()
@@ -195,7 +196,6 @@ def measure(given: argparse.Namespace, load: Load, seed: int) -> dict[str, Any]:
             **quantiles("ttft_s", [each.ttft_s for each in answered]),
             **quantiles("tpot_s", [each.tpot_s for each in answered]),
             "peak_bytes": memory,
-            "foreign_share": watch.foreign_share,
         }
     return found
 
@@ -244,8 +244,8 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", choices=["cold", "shared"], default=["cold", "shared"])
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--circius", nargs="*", default=[], help="more options for `circius serve`")
-    parser.add_argument("--llama", nargs="*", default=[], help="more options for llama-server")
+    parser.add_argument("--circius", default="", help="more options for `circius serve`, as one word: --circius='...'")
+    parser.add_argument("--llama", default="", help="more options for llama-server, likewise")
     parser.add_argument("--out", type=Path, help=f"result lines, such as {RESULTS.name}/serve.jsonl")
     given = parser.parse_args()
     lines = []
@@ -261,9 +261,9 @@ def main() -> None:
             found = medians(runs)
             line = {
                 "load": load.name, **asdict(load), "model": Path(given.model).name, "context": given.context,
+                "circius_options": given.circius,
                 "threads": given.threads, **found, "processor": machine.processor_name(),
                 "ratio": found["circius"]["tokens_per_s"] / found["llama.cpp"]["tokens_per_s"],
-                "foreign_shares": [run[name]["foreign_share"] for run in runs for name in run],
                 "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             }  # fmt: skip
             lines.append(line)
