@@ -55,12 +55,15 @@ def command(
 
     Lines are OpenAI's: custom_id, method, url (/v1/chat/completions or /v1/completions) and body. Answers stand in the
     order of the requests; one that cannot be answered has its error there, and the others go on. A run that was stopped
-    goes on where it was when it is started again. Needs `pip install circius[serve]`.
+    goes on where it was when it is started again. Needs the extra `serve`:
+    `pip install -e '.[serve]'`.
     """
     try:
         from circius.serve.batch_file import run_batch
     except ModuleNotFoundError as error:
-        raise CirciusError(f"batch files need {error.name}: pip install 'circius[serve]'") from error
+        raise CirciusError(
+            f"batch files need {error.name}: install circius with its extra, pip install -e '.[serve]' in its folder"
+        ) from error
     output = Output(as_json=as_json, quiet=quiet)
     llm = open_llm(
         ModelOptions(

@@ -110,13 +110,15 @@ def command(
 
     Completions and chats with streaming, log-probabilities and seeds; the window and its cache as in the paper, prompts
     that begin alike computed once, a page to chat with at /, metrics at /metrics, the protocol's description at /docs.
-    SIGTERM lets open requests end. Needs `pip install circius[serve]`.
+    SIGTERM lets open requests end. Needs the extra `serve`: `pip install -e '.[serve]'`.
     """
     try:
         from circius.serve.config import ServeConfig
         from circius.serve.run import run
     except ModuleNotFoundError as error:
-        raise CirciusError(f"serving needs {error.name}: pip install 'circius[serve]'") from error
+        raise CirciusError(
+            f"serving needs {error.name}: install circius with its extra, pip install -e '.[serve]' in its folder"
+        ) from error
 
     output = Output(as_json=False, quiet=quiet)
     names = tuple(served_model_name or [name_of(model)])

@@ -25,7 +25,9 @@ class Grammars:
         try:
             import llguidance
         except ModuleNotFoundError as error:
-            raise CirciusError(f"structured outputs need {error.name}: pip install 'circius[serve]'") from error
+            raise CirciusError(
+                f"structured outputs need {error.name}: install circius with its extra, pip install -e '.[serve]' in its folder"
+            ) from error
         self._library: Any = llguidance
         self._tokenizer = llguidance.LLTokenizer(
             llguidance.TokenizerWrapper(_Vocabulary(tokenizer, min(end_ids))),
