@@ -26,7 +26,8 @@ class Grammars:
             import llguidance
         except ModuleNotFoundError as error:
             raise CirciusError(
-                f"structured outputs need {error.name}: install circius with its extra, pip install -e '.[serve]' in its folder"
+                f"structured outputs need {error.name}: install circius with its extra, "
+                "pip install -e '.[serve]' in its folder"
             ) from error
         self._library: Any = llguidance
         self._tokenizer = llguidance.LLTokenizer(
