@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
 from pydantic import Field
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
@@ -104,7 +105,7 @@ async def chat_completions(fields: ChatFields, http: HttpRequest) -> Response:
     fields.check()
     state = state_of(http)
     llm = state.llm_named(fields.model)
-    request = request_of(llm, fields)
+    request = await run_in_threadpool(request_of, llm, fields)  # long texts take their time to be encoded
     salt = salt_of(state.key_of(http), fields.cache_salt)
     reply = Reply(llm, fields, new_id("chatcmpl"))
     if fields.stream:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter
 from pydantic import Field
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
@@ -69,7 +70,8 @@ async def completions(fields: CompletionFields, http: HttpRequest) -> Response:
     fields.check()
     state = state_of(http)
     llm = state.llm_named(fields.model)
-    requests = [request_of(llm, fields, prompt) for prompt in fields.prompts()]
+    # Elsewhere than on the event loop: long texts take their time to be encoded.
+    requests = await run_in_threadpool(lambda: [request_of(llm, fields, prompt) for prompt in fields.prompts()])
     salt = salt_of(state.key_of(http), fields.cache_salt)
     reply = Reply(llm, fields, new_id("cmpl"))
     if fields.stream:

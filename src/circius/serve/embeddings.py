@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
 from pydantic import Field
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
@@ -44,7 +45,7 @@ async def embeddings(fields: EmbeddingFields, http: HttpRequest) -> Response:
     llm = state.llm_named(fields.model)
     if fields.dimensions not in (None, llm.config.dim):
         raise ApiError(f"dimensions: vectors of this model have {llm.config.dim} numbers", param="dimensions")
-    texts = [_ids(llm, text) for text in fields.texts()]
+    texts = await run_in_threadpool(lambda: [_ids(llm, text) for text in fields.texts()])
 
     async def vectors() -> list[Any]:
         return [await _vector(state, llm, ids, fields.pooling or "mean") for ids in texts]

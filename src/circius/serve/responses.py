@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
 from pydantic import Field
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
@@ -109,7 +110,7 @@ async def create_response(fields: ResponseFields, http: HttpRequest) -> Response
     """Answers a text or a conversation. Nothing is stored: `previous_response_id` is not known here."""
     state = state_of(http)
     llm = state.llm_named(fields.model)
-    request = chat.request_of(llm, fields.as_chat())
+    request = await run_in_threadpool(chat.request_of, llm, fields.as_chat())
     salt = salt_of(state.key_of(http), None)
     reply = _Reply(fields)
     if fields.stream:
