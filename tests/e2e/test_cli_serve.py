@@ -1,7 +1,6 @@
 """`circius serve` as a process: it listens, answers, refuses, drains, and says in one line why it cannot start."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -106,7 +105,3 @@ def test_a_port_that_is_taken(tiny: Path) -> None:
         )  # fmt: skip
         assert process.returncode == 1
         assert process.stderr.splitlines()[-1].startswith("circius: error: cannot listen on 127.0.0.1 port")
-
-
-def test_environment_is_not_needed(tiny: Path) -> None:
-    assert "CIRCIUS_API_KEYS" not in os.environ

@@ -16,7 +16,7 @@ from circius.base.errors import CirciusError
 from circius.engine.answer import Answer
 from circius.engine.answers import new_answer, token_namer
 from circius.engine.engine_limits import Counts, EngineLimits
-from circius.engine.host_sampler import HostRow, Scores, infinite_is_fine
+from circius.engine.host_sampler import Scores, infinite_is_fine
 from circius.engine.job import Deliver, Ended, Job, nobody
 from circius.engine.pool import PagePool
 from circius.engine.prefix import PAGE, root_key
@@ -73,7 +73,8 @@ class Engine:
     def n_prompt_tokens_read(self) -> int:
         """Of all prompts that were ever submitted, those found in the cache included; what is read again after a
         preemption does not count twice."""
-        reading = (stream.n_cached for stream, run in self._runs.items() if run.job.first_token_at is None)
+        running = ((stream, self._runs[stream].job) for stream in self.scheduler.running)
+        reading = (stream.n_cached for stream, job in running if job.first_token_at is None)
         return self.counts.n_prompt_tokens + sum(reading)
 
     @property
@@ -119,7 +120,6 @@ class Engine:
         took part end with that error.
         """
         works = self.scheduler.plan(self._drafts)
-        self.counts.n_preemptions = self.scheduler.n_preemptions
         if not works:
             assert not self._jobs, "jobs are there, and none can advance"
             return False
@@ -156,7 +156,7 @@ class Engine:
             constraint=request.constrain() if request.constrain else None,
         )  # fmt: skip
         stream = Stream(request.prompt_ids, root=root, takes_found=takes_found, n_most=request.n_cache_tokens)
-        return stream, Run(job, answer, HostRow(row, self.model.config.vocab_size), root, takes_found)
+        return stream, Run(job, answer, row, self.model.config.vocab_size, root, takes_found)
 
     def _enter(self, stream: Stream, run: Run) -> None:
         self._runs[stream] = run
@@ -220,6 +220,8 @@ class Engine:
 
     def _speculator_takes(self, stream: Stream, tokens: Sequence[int]) -> None:
         """Tells the speculator of tokens that a stream is about to get."""
+        if not self.limits.speculate:
+            return
         if id(stream) not in self._texts:
             self._texts[id(stream)] = tuple(stream.tokens)
         self._speculator.took([id(stream)], [tokens])

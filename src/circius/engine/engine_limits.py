@@ -38,6 +38,5 @@ class Counts:
     n_new_tokens: int = 0
     n_drafted: int = 0
     n_accepted: int = 0
-    n_preemptions: int = 0
     n_ended: dict[str, int] = field(default_factory=dict)
     """Answers by finish reason; "error" for those of jobs that failed."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from circius.base.errors import ParamsError
+from circius.base.errors import CirciusError, ParamsError
 from circius.engine.answer import Answer
 from circius.engine.engine import Engine
 from circius.engine.engine_limits import EngineLimits
@@ -75,23 +75,33 @@ def generate(
         return on_token is None or on_token(index_of[job], answer.index, text, [token])
 
     n_ended = 0
+    failed: list[CirciusError] = []
 
-    def ended(_: Job) -> None:
+    def ended(job: Job) -> None:
         nonlocal n_ended
         n_ended += 1
+        if job.error is not None:
+            failed.append(job.error)
         on_ended(n_ended, len(requests))
 
     for index, request in enumerate(requests):
         index_of[engine.submit(request, deliver=deliver, ended=ended)] = index
     try:
-        _run(engine, list(index_of), is_cancelled, on_prefill)
+        _run(engine, list(index_of), failed, is_cancelled, on_prefill)
     except KeyboardInterrupt:
         for job in index_of:
             engine.abort(job)
     return [job.output() for job in index_of]
 
 
-def _run(engine: Engine, jobs: Sequence[Job], is_cancelled: IsCancelled, on_prefill: OnPrefill) -> None:
+def _run(
+    engine: Engine,
+    jobs: Sequence[Job],
+    failed: Sequence[CirciusError],
+    is_cancelled: IsCancelled,
+    on_prefill: OnPrefill,
+) -> None:
+    """Steps until all jobs have ended, one has failed, or nobody wants them any more."""
     n_prompt = sum(len(job.request.prompt_ids) for job in jobs)
     n_read = -1
     while not is_cancelled():
@@ -99,9 +109,8 @@ def _run(engine: Engine, jobs: Sequence[Job], is_cancelled: IsCancelled, on_pref
             on_prefill(n_read, n_prompt)
         if not engine.step():
             return
-        for job in jobs:
-            if job.error is not None:
-                raise job.error
+        if failed:
+            raise failed[0]
     for job in jobs:
         engine.abort(job)
 

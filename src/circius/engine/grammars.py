@@ -29,6 +29,8 @@ class Grammars:
                 f"structured outputs need {error.name}: install circius with its extra, "
                 "pip install -e '.[serve]' in its folder"
             ) from error
+        if not end_ids:
+            raise ParamsError("structured_outputs need an end token, and this tokenizer names none")
         self._library: Any = llguidance
         self._tokenizer = llguidance.LLTokenizer(
             llguidance.TokenizerWrapper(_Vocabulary(tokenizer, min(end_ids))),

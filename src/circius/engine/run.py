@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from circius.engine.answer import Answer
 from circius.engine.host_sampler import HostRow
 from circius.engine.job import Job
 from circius.engine.logprobs import NameToken, describe
-from circius.engine.sampling import BAD_ROW, why_bad
+from circius.engine.sampling import BAD_ROW, SamplerRow, why_bad
 from circius.engine.stream import Stream
 
 
@@ -21,7 +22,8 @@ class Run:
 
     job: Job
     answer: Answer
-    sampler: HostRow
+    row: SamplerRow
+    vocab_size: int
     root: bytes
     takes_found: bool
     siblings: list[Answer] = field(default_factory=list)
@@ -30,6 +32,11 @@ class Run:
     """Why no further token can be drawn."""
     n_described: int = 0
     """Tokens of the prompt after which the log-probabilities are known."""
+
+    @cached_property
+    def sampler(self) -> HostRow:
+        """Made when the first token is drawn: penalties take arrays of the vocabulary's size, and many answers wait."""
+        return HostRow(self.row, self.vocab_size)
 
     def describes(self, stream: Stream) -> bool:
         """Whether the log-probabilities of the prompt are wanted from what the stream computes next."""

@@ -81,7 +81,9 @@ class Worker:
         self._commands: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._events: list[tuple[Ticket, Event]] = []
         self._lock = threading.Lock()
-        self._n_open = 0
+        self._open: dict[Ticket, None] = {}
+        self.n_refused = 0
+        """Requests that were turned away because too many were open."""
         self._is_stopping = False
         self._thread = threading.Thread(target=self._run, name="circius-engine", daemon=True)
 
@@ -95,7 +97,7 @@ class Worker:
     @property
     def n_open(self) -> int:
         """Requests that are running or waiting."""
-        return self._n_open
+        return len(self._open)
 
     def submit(self, request: Request, listener: object, *, salt: bytes = b"") -> Ticket:
         """Hands a request over; its events name the ticket.
@@ -109,10 +111,13 @@ class Worker:
         with self._lock:
             if self._is_stopping:
                 raise StoppingError("the server is shutting down and takes no new requests")
-            if self._n_open >= self.max_open:
-                raise BusyError(f"{self._n_open} requests are open and no more than {self.max_open} may be: try later")
-            self._n_open += 1
-        ticket = Ticket(request, listener)
+            if len(self._open) >= self.max_open:
+                self.n_refused += 1
+                raise BusyError(
+                    f"{len(self._open)} requests are open and no more than {self.max_open} may be: try later"
+                )
+            ticket = Ticket(request, listener)
+            self._open[ticket] = None
         self._commands.put(lambda: self._begin(ticket, salt))
         return ticket
 
@@ -142,9 +147,9 @@ class Worker:
         with self._lock:
             self._is_stopping = True
         deadline = time.monotonic() + timeout_s
-        while self._n_open and time.monotonic() < deadline and self.is_alive:
+        while self._open and time.monotonic() < deadline and self.is_alive:
             time.sleep(0.02)
-        in_time = self._n_open == 0
+        in_time = not self._open
         self._commands.put(None)
         self._thread.join()
         return in_time
@@ -154,18 +159,25 @@ class Worker:
             while self._obey():
                 self.engine.step()
                 self._tell()
-        except BaseException:
+        except BaseException as error:
             log.exception("the engine has died")
+            self._fail_all(CirciusError(f"the engine has died: {type(error).__name__}: {error}"))
             raise
-        finally:
-            with self._lock:
-                self._is_stopping = True
-            while not self._commands.empty():
-                if command := self._commands.get():
-                    command()
-            for job in self.engine.jobs:
-                self.engine.abort(job)
-            self._tell()
+        for job in self.engine.jobs:
+            self.engine.abort(job)
+        self._fail_all(StoppingError("the server is shutting down"))
+
+    def _fail_all(self, error: CirciusError) -> None:
+        """Ends what is still open with an error, whatever state the engine is in: nobody may wait for ever."""
+        with self._lock:
+            self._is_stopping = True
+        for ticket in list(self._open):
+            self._fail(ticket, error)
+        self._tell()
+
+    def _fail(self, ticket: Ticket, error: CirciusError) -> None:
+        job = Job(ticket.request, [], deliver=nobody, ended=lambda job: self._end(ticket, job))
+        job.end(error)
 
     def _obey(self) -> bool:
         """Does what was asked for; waits for something to do if nothing is running. False to stop."""
@@ -195,8 +207,8 @@ class Worker:
             ticket.job = self.engine.submit(ticket.request, deliver=deliver, ended=ended, salt=salt)
         except Exception as error:
             log.exception("a request could not begin")
-            failed = Job(ticket.request, [], deliver=nobody, ended=ended)
-            failed.end(error if isinstance(error, CirciusError) else CirciusError(f"{type(error).__name__}: {error}"))
+            known = error if isinstance(error, CirciusError) else CirciusError(f"{type(error).__name__}: {error}")
+            self._fail(ticket, known)
             return
         if ticket.is_cancelled:
             self.engine.abort(ticket.job)
@@ -208,7 +220,7 @@ class Worker:
 
     def _end(self, ticket: Ticket, job: Job) -> None:
         with self._lock:
-            self._n_open -= 1
+            self._open.pop(ticket, None)
         self._events.append((ticket, JobEnd(job)))
 
     def _tell(self) -> None:

@@ -2,9 +2,10 @@
 
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -51,8 +52,7 @@ def create_app(config: ServeConfig, load: Load) -> FastAPI:
     app.state.circius = state
     for module in (completions, chat, responses, embeddings, tokens, health):
         app.include_router(module.router)
-    if config.has_page:
-        _add_page(app)
+    _add_page(app)
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
@@ -81,7 +81,7 @@ def _load(state: State, load: Load) -> None:
         deliver(events)
 
     worker = Worker(engine, wake=wake, max_open=state.config.max_open)
-    metrics.watch(lambda: engine)
+    metrics.worker = worker
     worker.start()
     state.loaded(llm, worker)
 
@@ -119,18 +119,36 @@ async def _validation_error(_: HttpRequest, error: Exception) -> Response:
     """The first thing that is wrong with a body, with the field's name."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    place = [part for part in first["loc"] if part not in ("body", "query", "path")]
-    names = [f"{part}" for part in place if isinstance(part, str) and part.isidentifier()]
-    param = ".".join(names) or None
+    param = _place(first["loc"][1:], error.body)
     if first["type"] == "extra_forbidden":
         message = f"{param} is not known here, and nothing is ignored: leave it out"
     elif first["type"] == "json_invalid":
         message, param = f"the body is not valid JSON: {first.get('ctx', {}).get('error', first['msg'])}", None
-    elif first["type"] == "missing" and not names:
+    elif first["type"] == "missing" and param is None:
         message = "the body is missing: send a JSON object"
     else:
         message = f"{param or 'the body'}: {first['msg'][:1].lower()}{first['msg'][1:]}"
     return ApiError(message, param=param, code="unknown_field" if "not known" in message else None).response()
+
+
+def _place(path: Sequence[str | int], body: Any) -> str | None:
+    """The field that a path of pydantic's leads to, such as messages[0].role; the branches of a union, which stand in
+    such paths too, are left out.
+
+    >>> _place(("messages", 0, "content", "str"), {"messages": [{"content": 5}]})
+    'messages[0].content'
+    >>> _place(("messages", 0, "role"), {"messages": [{}]}), _place((), {})
+    ('messages[0].role', None)
+    """
+    place = ""
+    for index, part in enumerate(path):
+        if isinstance(part, int) and isinstance(body, list):
+            place += f"[{part}]"
+            body = body[part] if part < len(body) else None
+        elif isinstance(body, dict) and (part in body or index == len(path) - 1):
+            place += f".{part}" if place else f"{part}"
+            body = body.get(part)
+    return place or None
 
 
 async def _http_error(_: HttpRequest, error: Exception) -> Response:

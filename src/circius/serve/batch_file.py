@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -67,7 +67,7 @@ def run_batch(
     if target.exists() and not force:
         raise InvalidInputError(f"{target} is there already: give another name, or --force to replace it")
     lines = list(read_lines(source))
-    with _Partial(target, source, llm) as partial:
+    with _Partial(target, source, llm, names) as partial:
         done = set(partial.offsets)
         counts = {"answered": 0, "failed": 0, "taken_over": len(done)}
         waiting = (line for line in lines if line.custom_id not in done)
@@ -227,10 +227,12 @@ def _answer(line: Line, status: int, body: dict[str, Any]) -> dict[str, Any]:
 class _Partial:
     """The answers so far, beside where they will be: a header that says whose they are, then a line for each."""
 
-    def __init__(self, target: Path, source: Path, llm: LLM) -> None:
+    def __init__(self, target: Path, source: Path, llm: LLM, names: tuple[str, ...]) -> None:
         self._target = target
         self._path = target.with_name(f"{target.name}.partial")
-        self._header = {"circius_batch": {"input_sha256": _digest(source), "vocab_size": llm.config.vocab_size}}
+        shape = {name: repr(value) for name, value in asdict(llm.config).items()}
+        belongs = {"input_sha256": _digest(source), "models": list(names), "shape": shape, "context": llm.context}
+        self._header = {"circius_batch": belongs}
         self._file: BinaryIO | None = None
         self.offsets: dict[str, tuple[int, int]] = {}
         """Where the answer to each custom_id stands: from which byte, and how many."""
@@ -262,7 +264,7 @@ class _Partial:
             if not raw.endswith(b"\n"):
                 break
             if number == 0:
-                if json.loads(raw) != self._header:
+                if _object(raw) != self._header:
                     raise InvalidInputError(
                         f"{self._path} holds answers to another input, or of another model: finish that run, or "
                         "delete the file"
@@ -303,6 +305,13 @@ class _Partial:
         finally:
             temporary.unlink(missing_ok=True)
         self._path.unlink()
+
+
+def _object(raw: bytes) -> object:
+    try:
+        return json.loads(raw)
+    except ValueError:
+        return None  # not of our making
 
 
 def _digest(source: Path) -> str:

@@ -19,7 +19,7 @@ from circius.serve.errors import ApiError, as_api_error
 from circius.serve.fields import SamplingFields, Strict, Usage
 from circius.serve.generation import generation, new_id, salt_of, unless_gone
 from circius.serve.sse import event, stream
-from circius.serve.state import State, state_of
+from circius.serve.state import state_of
 
 router = APIRouter()
 MOST_TOP_LOGPROBS = 20
@@ -37,7 +37,8 @@ class ChatMessage(Strict):
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[TextPart] | None = None
     name: str | None = None
-    refusal: str | None = None
+    refusal: None = None
+    """Answers come with it, so it comes back with them."""
 
     def as_mapping(self, index: int) -> dict[str, Any]:
         """The message as a template takes it."""
@@ -64,6 +65,7 @@ class ChatFields(SamplingFields):
     continue_final_message: bool | None = None
     add_generation_prompt: bool | None = None
     parallel_tool_calls: bool | None = None
+    """There are no tools yet, so both values say the same."""
     store: Literal[False] | None = None
     metadata: dict[str, str] | None = None
     """For the client's own books, like `user`."""
@@ -109,7 +111,7 @@ async def chat_completions(fields: ChatFields, http: HttpRequest) -> Response:
     salt = salt_of(state.key_of(http), fields.cache_salt)
     reply = Reply(llm, fields, new_id("chatcmpl"))
     if fields.stream:
-        return stream(_events(state, request, salt, reply))
+        return stream(_events(http, request, salt, reply))
 
     async def result() -> RequestOutput:
         async with generation(state.worker, [request], salt=salt) as own:
@@ -120,7 +122,8 @@ async def chat_completions(fields: ChatFields, http: HttpRequest) -> Response:
     return JSONResponse(reply.whole(output))
 
 
-async def _events(state: State, request: Request, salt: bytes, reply: "Reply") -> AsyncIterator[bytes]:
+async def _events(http: HttpRequest, request: Request, salt: bytes, reply: "Reply") -> AsyncIterator[bytes]:
+    state = state_of(http)
     async with generation(state.worker, [request], salt=salt) as own:
         for index in range(request.params.n):
             yield event(reply.chunk(index, {"role": "assistant", "content": ""}))
@@ -129,6 +132,7 @@ async def _events(state: State, request: Request, salt: bytes, reply: "Reply") -
                 yield event(reply.token_chunk(each))
             elif isinstance(each, AnswerEnd):
                 yield event(reply.chunk(each.answer, {}, each.finish_reason, stop_reason=each.stop_reason))
+        state.note_usage(http, [own.outputs[0]])
         if reply.fields.wants_usage:
             yield event(reply.usage_chunk(own.outputs[0]))
 

@@ -19,7 +19,8 @@ from circius.serve.errors import ApiError, as_api_error
 from circius.serve.fields import SamplingFields, TokenId, Usage
 from circius.serve.generation import Generation, generation, new_id, salt_of, unless_gone
 from circius.serve.sse import event, stream
-from circius.serve.state import State, state_of
+from circius.serve.state import n_tokens_of, state_of
+from circius.text import StreamDecoder
 
 router = APIRouter()
 MOST_PROMPTS = 512
@@ -75,7 +76,7 @@ async def completions(fields: CompletionFields, http: HttpRequest) -> Response:
     salt = salt_of(state.key_of(http), fields.cache_salt)
     reply = Reply(llm, fields, new_id("cmpl"))
     if fields.stream:
-        return stream(_events(state, requests, salt, reply))
+        return stream(_events(http, requests, salt, reply))
 
     async def results() -> list[RequestOutput]:
         async with generation(state.worker, requests, salt=salt) as own:
@@ -86,11 +87,13 @@ async def completions(fields: CompletionFields, http: HttpRequest) -> Response:
     return JSONResponse(reply.whole(outputs))
 
 
-async def _events(state: State, requests: Sequence[Request], salt: bytes, reply: "Reply") -> AsyncIterator[bytes]:
+async def _events(http: HttpRequest, requests: Sequence[Request], salt: bytes, reply: "Reply") -> AsyncIterator[bytes]:
+    state = state_of(http)
     async with generation(state.worker, requests, salt=salt) as own:
         async for place, each in own.events():
             if isinstance(each, Token | AnswerEnd):
                 yield event(reply.part(place, each, own))
+        state.note_usage(http, list(own.outputs.values()))
         if reply.fields.wants_usage:
             yield event(reply.usage_part(list(own.outputs.values())))
 
@@ -121,7 +124,7 @@ class Reply:
 
     def whole(self, outputs: Sequence[RequestOutput]) -> dict[str, Any]:
         choices = [choice for place, output in enumerate(outputs) for choice in self._choices(place, output)]
-        return {**self._head, "choices": choices, "usage": _usage(outputs).model_dump()}
+        return {**self._head, "choices": choices, "usage": self._usage(outputs)}
 
     def part(self, place: int, each: Token | AnswerEnd, own: Generation) -> dict[str, Any]:
         index = place * self._n + each.answer
@@ -134,14 +137,14 @@ class Reply:
             logprobs = None
             if self.fields.logprobs is not None and each.logprobs is not None:
                 offset = self._lengths.get(index, 0)
-                logprobs = _legacy([each.token], [each.logprobs], self._llm, offset)
+                logprobs = _legacy([each.token], [each.logprobs], self._llm, [offset])
             self._lengths[index] = self._lengths.get(index, 0) + len(each.text)
             choice = {"index": index, "text": each.text, "logprobs": logprobs, "finish_reason": None}
         part = {**self._head, "choices": [choice]}
         return {**part, "usage": None} if self.fields.wants_usage else part
 
     def usage_part(self, outputs: Sequence[RequestOutput]) -> dict[str, Any]:
-        return {**self._head, "choices": [], "usage": _usage(outputs).model_dump()}
+        return {**self._head, "choices": [], "usage": self._usage(outputs)}
 
     def _choices(self, place: int, output: RequestOutput) -> list[dict[str, Any]]:
         choices = []
@@ -157,13 +160,31 @@ class Reply:
             choices.append({
                 "index": place * self._n + answer.index,
                 "text": text,
-                "logprobs": _legacy(tokens, entries, self._llm, 0) if self.fields.logprobs is not None else None,
+                "logprobs": self._logprobs(output, tokens, entries),
                 "finish_reason": "length" if is_empty else answer.finish_reason,
                 "stop_reason": None if is_empty else answer.stop_reason,
             })  # fmt: skip
             if self.fields.prompt_logprobs is not None:
                 choices[-1]["prompt_logprobs"] = _prompt_entries(output.prompt_logprobs or [])
         return choices
+
+    def _logprobs(
+        self, output: RequestOutput, tokens: Sequence[int], entries: Sequence[Logprobs | None]
+    ) -> dict[str, Any] | None:
+        if self.fields.logprobs is None:
+            return None
+        tokenizer, offsets, length = self._llm.tokenizer, list[int](), 0
+        before = () if self.fields.echo else output.prompt_token_ids
+        decoder = None if tokenizer is None else StreamDecoder(tokenizer, before)
+        for token in tokens:
+            offsets.append(length)
+            length += len(decoder.push([token])) if decoder else 0
+        return _legacy(tokens, entries, self._llm, offsets)
+
+    def _usage(self, outputs: Sequence[RequestOutput]) -> dict[str, Any]:
+        n_prompt, n_new = n_tokens_of(outputs)
+        n_found = sum(output.timings.cached_tokens for output in outputs)
+        return Usage.of(n_prompt, 0 if self.fields.max_tokens == 0 else n_new, n_found).model_dump()
 
     def _prompt_text(self, output: RequestOutput) -> str:
         if output.prompt is not None:
@@ -172,13 +193,11 @@ class Reply:
         return tokenizer.decode(output.prompt_token_ids, skip_special=True) if tokenizer else ""
 
 
-def _legacy(tokens: Sequence[int], entries: Sequence[Logprobs | None], llm: LLM, offset: int) -> dict[str, Any]:
+def _legacy(
+    tokens: Sequence[int], entries: Sequence[Logprobs | None], llm: LLM, offsets: Sequence[int]
+) -> dict[str, Any]:
     """OpenAI's first form of log-probabilities: lists beside each other."""
     texts = [_name(token, entry, llm) for token, entry in zip(tokens, entries, strict=True)]
-    offsets = []
-    for text in texts:
-        offsets.append(offset)
-        offset += len(text)
     return {
         "tokens": texts,
         "token_logprobs": [None if e is None else e[token].logprob for token, e in zip(tokens, entries, strict=True)],
@@ -187,7 +206,7 @@ def _legacy(tokens: Sequence[int], entries: Sequence[Logprobs | None], llm: LLM,
                                         for token, value in entry.items()}
             for entry in entries
         ],
-        "text_offset": offsets,
+        "text_offset": list(offsets),
     }  # fmt: skip
 
 
@@ -207,11 +226,3 @@ def _prompt_entries(entries: Sequence[Logprobs | None]) -> list[dict[str, Any] |
         }
         for entry in entries
     ]  # fmt: skip
-
-
-def _usage(outputs: Sequence[RequestOutput]) -> Usage:
-    return Usage.of(
-        sum(len(output.prompt_token_ids) for output in outputs),
-        sum(len(answer.token_ids) for output in outputs for answer in output.outputs),
-        sum(output.timings.cached_tokens for output in outputs),
-    )

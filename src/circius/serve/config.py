@@ -12,7 +12,7 @@ class ServeConfig:
     """names: what requests may call the model; the first is the one that it gives itself. keys: those of the clients;
     none for a server that only this machine can reach. max_open: requests that run or wait; more get 503.
     max_body_bytes, timeout_s: of one request. drain_s: how long a server that is asked to stop waits for its answers.
-    origins: web pages of other servers that may ask this one. logs_prompts: whether prompts may stand in the log.
+    origins: web pages of other servers that may ask this one.
     """
 
     host: str = "127.0.0.1"
@@ -25,8 +25,6 @@ class ServeConfig:
     timeout_s: float = 3600.0
     drain_s: float = 30.0
     origins: tuple[str, ...] = ()
-    logs_prompts: bool = False
-    has_page: bool = True
 
     def __post_init__(self) -> None:
         if not self.names:

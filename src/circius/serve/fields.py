@@ -25,7 +25,7 @@ class Strict(BaseModel):
 
 class StreamOptions(Strict):
     include_usage: bool | None = None
-    continuous_usage_stats: bool | None = None
+    continuous_usage_stats: Literal[False] | None = None
 
 
 class StructuredFields(Strict):

@@ -1,13 +1,13 @@
 """What the server measures of itself, under names that dashboards made for vLLM know as well."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from circius.engine.engine import Engine
 from circius.engine.job import Job
+from circius.engine.worker import Worker
 
 PREFIXES = ("circius", "vllm")
 _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120, 300, 900)
@@ -35,7 +35,8 @@ class Metrics:
     def __init__(self, model: str) -> None:
         self._model = model
         self._registry = CollectorRegistry()
-        self._engine: Callable[[], Engine | None] = lambda: None
+        self.worker: Worker | None = None
+        """Whose counts are shown, once there is one."""
         self._first = self._twins("time_to_first_token_seconds", "From arrival to the first token.", _SECONDS)
         self._between = self._twins("request_time_per_output_token_seconds", "Mean time between tokens.", _SHORT)
         self._whole = self._twins("e2e_request_latency_seconds", "From arrival to the end.", _SECONDS)
@@ -44,21 +45,11 @@ class Metrics:
         self._decode = self._twins("request_decode_time_seconds", "From the first token to the last.", _SECONDS)
         self._prompts = self._twins("request_prompt_tokens", "Tokens of a prompt.", _TOKENS)
         self._answers = self._twins("request_generation_tokens", "Tokens of all answers to a prompt.", _TOKENS)
-        self.n_refused = 0
-        """Requests that were turned away because too many were open."""
         self._registry.register(_EngineCollector(self))
-
-    def watch(self, engine: Callable[[], Engine | None]) -> None:
-        """Says where the engine is, once there is one."""
-        self._engine = engine
 
     @property
     def model(self) -> str:
         return self._model
-
-    @property
-    def engine(self) -> Engine | None:
-        return self._engine()
 
     def ended(self, job: Job) -> None:
         """Takes the times of a job that has ended."""
@@ -94,9 +85,10 @@ class _EngineCollector(Collector):
         self._metrics = metrics
 
     def collect(self) -> Iterator[Metric]:
-        engine = self._metrics.engine
-        if engine is None:
+        worker = self._metrics.worker
+        if worker is None:
             return
+        engine = worker.engine
         counts, pool = engine.counts, engine.pool
         gauges = {
             "num_requests_running": ("Answers that are being computed.", engine.n_running),
@@ -104,14 +96,14 @@ class _EngineCollector(Collector):
             "kv_cache_usage_perc": ("Share of the cache's pages that are held, 0 to 1.", pool.n_held / pool.n_pages),
         }
         counters = {
-            "num_preemptions": ("Streams that gave their pages back and began again.", counts.n_preemptions),
+            "num_preemptions": ("Streams that gave their pages back and began again.", engine.scheduler.n_preemptions),
             "prompt_tokens": ("Tokens of prompts that were read.", counts.n_prompt_tokens),
             "generation_tokens": ("New tokens.", counts.n_new_tokens),
             "prefix_cache_queries": ("Tokens of prompts that were looked up in the cache.", counts.n_prompt_tokens),
             "prefix_cache_hits": ("Those that were found there.", counts.n_found_tokens),
             "spec_decode_num_draft_tokens": ("Tokens that were guessed ahead.", counts.n_drafted),
             "spec_decode_num_accepted_tokens": ("Those that were right.", counts.n_accepted),
-            "admission_rejections": ("Requests turned away because the queue was full.", self._metrics.n_refused),
+            "admission_rejections": ("Requests turned away because the queue was full.", worker.n_refused),
         }
         for prefix in PREFIXES:
             for name, (about, value) in gauges.items():

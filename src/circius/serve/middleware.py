@@ -57,9 +57,9 @@ class Gate:
             async with asyncio.timeout(self._config.timeout_s):
                 await self._app(scope, body, tell)
             if body.is_over:
-                body.is_over = False
                 raise _too_large(self._config.max_body_bytes)
         except ApiError as error:
+            body.is_over = False
             await error.response()(scope, receive, tell)
         except TimeoutError:
             if status == 500:

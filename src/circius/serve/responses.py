@@ -12,14 +12,14 @@ from starlette.responses import JSONResponse, Response
 
 from circius.engine.outputs import RequestOutput
 from circius.engine.request import Request
-from circius.engine.worker import AnswerEnd, Token
+from circius.engine.worker import Token
 from circius.serve import chat
 from circius.serve.chat import ChatFields, ChatMessage
 from circius.serve.errors import ApiError
 from circius.serve.fields import JsonSchema, ResponseFormat, Strict
 from circius.serve.generation import generation, new_id, salt_of, unless_gone
 from circius.serve.sse import event, stream
-from circius.serve.state import State, state_of
+from circius.serve.state import state_of
 
 router = APIRouter()
 
@@ -114,7 +114,7 @@ async def create_response(fields: ResponseFields, http: HttpRequest) -> Response
     salt = salt_of(state.key_of(http), None)
     reply = _Reply(fields)
     if fields.stream:
-        return stream(_events(state, request, salt, reply), ends_with_done=False)
+        return stream(_events(http, request, salt, reply), ends_with_done=False)
 
     async def result() -> RequestOutput:
         async with generation(state.worker, [request], salt=salt) as own:
@@ -125,8 +125,9 @@ async def create_response(fields: ResponseFields, http: HttpRequest) -> Response
     return JSONResponse(reply.whole(output))
 
 
-async def _events(state: State, request: Request, salt: bytes, reply: "_Reply") -> AsyncIterator[bytes]:
+async def _events(http: HttpRequest, request: Request, salt: bytes, reply: "_Reply") -> AsyncIterator[bytes]:
     """The events that OpenAI's clients know, numbered."""
+    state = state_of(http)
     async with generation(state.worker, [request], salt=salt) as own:
         begun = {"item_id": reply.message_id, "output_index": 0, "content_index": 0}
         yield reply.event("response.created", response=reply.empty())
@@ -136,9 +137,8 @@ async def _events(state: State, request: Request, salt: bytes, reply: "_Reply") 
         async for _, each in own.events():
             if isinstance(each, Token) and each.text:
                 yield reply.event("response.output_text.delta", **begun, delta=each.text, logprobs=[])
-            elif isinstance(each, AnswerEnd):
-                pass  # the result tells why
         output = own.outputs[0]
+        state.note_usage(http, [output])
         text = output.outputs[0].text
         body = reply.whole(output)
         yield reply.event("response.output_text.done", **begun, text=text, logprobs=[])

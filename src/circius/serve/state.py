@@ -86,10 +86,15 @@ class State:
 
     def note_usage(self, http: HttpRequest, outputs: Sequence[RequestOutput]) -> None:
         """Leaves the numbers of tokens for the access log."""
-        http.scope["circius.usage"] = (
-            sum(len(output.prompt_token_ids) for output in outputs),
-            sum(len(answer.token_ids) for output in outputs for answer in output.outputs),
-        )
+        http.scope["circius.usage"] = n_tokens_of(outputs)
+
+
+def n_tokens_of(outputs: Sequence[RequestOutput]) -> tuple[int, int]:
+    """The tokens of the prompts, and of all answers."""
+    return (
+        sum(len(output.prompt_token_ids) for output in outputs),
+        sum(len(answer.token_ids) for output in outputs for answer in output.outputs),
+    )
 
 
 def state_of(http: HttpRequest) -> State:

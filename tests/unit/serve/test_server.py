@@ -128,6 +128,7 @@ def test_too_many_at_once_are_sent_away_with_a_time_to_come_back(tmp_path: Path)
             response = client.post("/v1/completions", json=LONG)
             assert (response.status_code, response.headers["retry-after"]) == (503, "1")
             assert response.json()["error"]["code"] == "queue_full"
+            assert 'circius:admission_rejections_total{model_name="tiny"} 1.0' in client.get("/metrics").text
             for stream in streams:
                 stream.__exit__(None, None, None)
         served.idle()
