@@ -73,12 +73,9 @@ def test_a_conversation_and_its_settings_survive_a_reload(page: "playwright.Page
 def test_stopping_and_regenerating(page: "playwright.Page", served: Served) -> None:
     asked, llm = "Go on for ever", served.state.llm
     long = SamplingParams(temperature=1, max_tokens=900)
-    seed = next(  # one that does not draw the end token by chance
-        seed
-        for seed in range(99)
-        if llm.chat([{"role": "user", "content": asked}], replace(long, seed=seed))[0].outputs[0].finish_reason
-        == "length"
-    )
+    messages, seed = [{"role": "user", "content": asked}], 0
+    while llm.chat(messages, replace(long, seed=seed))[0].outputs[0].finish_reason != "length":
+        seed += 1  # this one draws the end token by chance
     _set(page, max_tokens="3000", temperature="1", seed=f"{seed}")
     _ask(page, asked)
     playwright.expect(page.locator(".busy .body")).to_have_text(re.compile(".{6,}", re.DOTALL))

@@ -199,3 +199,24 @@ def test_stopping_aborts_what_does_not_end_in_time() -> None:
     assert not worker.stop(timeout_s=0.05)
     [job] = [event.job for own, event in seen if own is ticket and isinstance(event, JobEnd)]
     assert job.output().outputs[0].finish_reason == "abort"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_dead_engine_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[Ticket, Event]] = []
+    engine = _engine()
+    worker = Worker(engine, wake=seen.extend, max_open=9)
+
+    def dies() -> bool:
+        raise AssertionError("a book is wrong")
+
+    monkeypatch.setattr(engine, "step", dies)
+    tickets = [worker.submit(_request(temperature=0), None) for _ in range(4)]
+    worker.start()
+    worker.stop(timeout_s=30)
+    assert not worker.is_alive
+    ends = {ticket: event.job for ticket, event in seen if isinstance(event, JobEnd)}
+    assert set(ends) == set(tickets)
+    for job in ends.values():
+        with pytest.raises(CirciusError, match="engine has died: AssertionError: a book is wrong"):
+            job.output()

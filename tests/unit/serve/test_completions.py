@@ -54,11 +54,21 @@ def test_echo_scores_the_prompt(served: Served, client: httpx.Client) -> None:
     assert body["choices"][0]["text"] == "wind"
     assert logprobs["token_logprobs"][0] is None
     assert logprobs["top_logprobs"][0] is None
+    assert body["usage"]["completion_tokens"] == 0
     llm = served.state.llm
     assert llm.tokenizer is not None
     score = llm.score("wind")
     n = score.n_tokens
     assert sum(logprobs["token_logprobs"][-n:]) == pytest.approx(-score.total_nll, abs=1e-4)
+
+
+def test_offsets_are_places_of_the_text(client: httpx.Client) -> None:
+    choice = _post(client, prompt="Über", max_tokens=9, echo=True, logprobs=0, ignore_eos=True)["choices"][0]
+    logprobs = choice["logprobs"]
+    assert logprobs["text_offset"][0] == 0
+    assert logprobs["text_offset"] == sorted(logprobs["text_offset"])
+    b_at = logprobs["tokens"].index("b")
+    assert choice["text"][logprobs["text_offset"][b_at]] == "b"
 
 
 def test_streamed_parts_join_to_the_whole(client: httpx.Client) -> None:
