@@ -5,7 +5,8 @@ one flat axis, L layers, H query heads, K key-value heads, D head_dim, E dim, F 
 """
 
 from circius.model.cache import RollingCache
-from circius.model.paged import PagedCache, PagedRow
+from circius.model.paged import PagedCache
+from circius.model.paged_pieces import PagedRow
 from circius.model.transformer import Transformer
 
 __all__ = ["PagedCache", "PagedRow", "RollingCache", "Transformer"]

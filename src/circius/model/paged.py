@@ -7,7 +7,6 @@ of its positions on, at least from the oldest that its next token sees: what has
 import math
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
@@ -17,20 +16,11 @@ from torch import Tensor
 from circius.base.config import ModelConfig, Window
 from circius.base.errors import InvalidInputError
 from circius.kernels.ring_attention import PAGE, NewPagedTokens, Pages, RingAttention, Workspace, attends_natively
-from circius.model.shelf import CACHE_DTYPES, Rounded, rounded
-from circius.model.step import Band
+from circius.model.paged_pieces import ChunkOfPages, PagedRow, TokensOfPages, pieces_of
+from circius.model.shelf import CACHE_DTYPES, Rounded
 
 _LINE = 64
 """Bytes of a cache line, at which the numbers begin."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PagedRow:
-    """Where the sequence of a row stands: `n_cached` tokens, in `pages` from page number `first_page` of its text."""
-
-    pages: Sequence[int]
-    first_page: int
-    n_cached: int
 
 
 class PagedCache:
@@ -78,7 +68,7 @@ class PagedCache:
                 scales[layer][pages, :, slots] = new.scales
 
     def read(self, layer: int, pages: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Copies of the keys and the values (K, n * 64, D) in some pages (n,)."""
+        """Copies of the keys and the values (B, K, n * 64, D) in some pages (B, n)."""
         keys = _gathered(self.pages.keys, self.pages.key_scales, layer, pages)
         values = _gathered(self.pages.values, self.pages.value_scales, layer, pages)
         return keys.read(dtype), values.read(dtype)
@@ -95,8 +85,8 @@ def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> 
 
 
 def _gathered(held: Tensor, scales: Tensor | None, layer: int, pages: Tensor) -> Rounded:
-    numbers = held[layer][pages].transpose(0, 1).flatten(1, 2)
-    return Rounded(numbers, None if scales is None else scales[layer][pages].transpose(0, 1).flatten(1, 2))
+    numbers = held[layer][pages].transpose(1, 2).flatten(2, 3)
+    return Rounded(numbers, None if scales is None else scales[layer][pages].transpose(1, 2).flatten(2, 3))
 
 
 class PagedRows:
@@ -140,24 +130,18 @@ class PagedStep:
         self.positions = torch.cat(spans).to(cache.device)
         self._table = array("i", chain.from_iterable(row.pages for row in rows))
         self._native: dict[Window, RingAttention] = {}
-        self._chunks: dict[Window, list[_Chunk]] = {}
+        self._pieces: dict[Window, list[ChunkOfPages | TokensOfPages]] = {}
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         if attends_natively(query, key, value):
             attention, index = self.ring_attention(layer, query.dtype)
             return attention(index, query, key, value)
         window = self._cache.config.windows[layer]
-        if window not in self._chunks:
-            n_heads = query.shape[1]
-            self._chunks[window] = [
-                _Chunk(self._cache, row, n, window, n_heads) for row, n in zip(self._rows, self._lengths, strict=True)
-            ]
-        mixed, begin = [], 0
-        for chunk, n_tokens in zip(self._chunks[window], self._lengths, strict=True):
-            own = slice(begin, begin + n_tokens)
-            mixed.append(chunk.attend(layer, query[own], key[own], value[own]))
-            begin += n_tokens
-        return torch.cat(mixed)
+        if window not in self._pieces:
+            self._pieces[window] = pieces_of(self._cache, self._rows, self._lengths, window, n_heads=query.shape[1])
+        pieces = self._pieces[window]
+        mixed = [p.attend(layer, query[p.tokens], key[p.tokens], value[p.tokens]) for p in pieces]
+        return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
 
     def ring_attention(self, layer: int, dtype: torch.dtype) -> tuple[RingAttention, int]:
         cache = self._cache
@@ -180,30 +164,3 @@ class PagedStep:
                 workspace=cache.workspace,
             )
         return self._native[window], layer
-
-
-class _Chunk:
-    """The new tokens of one row, with torch's operations: written, then what they see is read in order of time."""
-
-    def __init__(self, cache: PagedCache, row: PagedRow, n_tokens: int, window: Window, n_heads: int) -> None:
-        self._cache, start, end = cache, row.n_cached, row.n_cached + n_tokens
-        table = torch.tensor(row.pages, device=cache.device)
-        positions = torch.arange(start, end, device=cache.device)
-        self._pages, self._slots = table[positions // PAGE - row.first_page], positions % PAGE
-        first = 0 if window is None else max(0, start - window + 1) // PAGE
-        self._seen = table[first - row.first_page : -(-end // PAGE) - row.first_page]
-        self._n_seen = end - first * PAGE
-        self._band = Band(
-            window,
-            n_heads=n_heads,
-            n_tokens=n_tokens,
-            start=start,
-            origin=first * PAGE,
-            past_positions=torch.empty(0, dtype=torch.int64, device=cache.device),
-        )
-
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        dtype = self._cache.dtype
-        self._cache.write(layer, self._pages, self._slots, rounded(key.detach(), dtype), rounded(value.detach(), dtype))
-        keys, values = self._cache.read(layer, self._seen, query.dtype)
-        return self._band.attend(query[None], keys[None, :, : self._n_seen], values[None, :, : self._n_seen])[0]

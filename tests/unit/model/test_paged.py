@@ -7,6 +7,7 @@ import torch
 
 from circius.base.config import PRESETS
 from circius.base.errors import InvalidInputError
+from circius.kernels import ring_attention
 from circius.model import PagedCache, PagedRow, RollingCache, Transformer
 from tests.models import random_model, random_tokens, tiny_config
 
@@ -83,3 +84,25 @@ def test_pages_take_memory_when_they_are_written() -> None:
     assert resident() - before < cache.n_bytes / 4
     assert cache.pages.keys.data_ptr() % 64 == 0
     assert not cache.pages.keys[5].any()
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("window", [None, 5, 70])
+def test_single_tokens_of_many_rows_without_the_native_kernels(
+    window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of different lengths decode together as each does alone, whatever stands in what they do not see."""
+    monkeypatch.setattr(ring_attention, "is_fast", lambda: False)
+    model = _model(window)
+    cache = PagedCache(model.config, 9, dtype=torch.float32, device="cpu")
+    for held in cache.pages[:2]:
+        assert held is not None
+        held.fill_(torch.nan)
+    lengths, tables = (3, 130, 64, 90), ([4], [0, 8, 2], [6, 3], [7, 1])
+    texts = [random_tokens(n + 1, seed=n) for n in lengths]
+    for text, table in zip(texts, tables, strict=True):
+        model(text[:-1], [len(text) - 1], cache=cache.rows([PagedRow(pages=table, first_page=0, n_cached=0)]))
+    rows = [PagedRow(pages=table, first_page=0, n_cached=n) for table, n in zip(tables, lengths, strict=True)]
+    together = model(torch.cat([text[-1:] for text in texts]), [1] * 4, cache=cache.rows(rows))
+    for logits, text in zip(together, texts, strict=True):
+        torch.testing.assert_close(logits, model(text, [len(text)])[-1], atol=1e-5, rtol=0)
