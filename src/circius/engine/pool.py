@@ -90,13 +90,6 @@ class PagePool:
         """The page that is remembered under this key; `share` it before anything is taken."""
         return self._pages.get(key)
 
-    def forget_all(self) -> None:
-        """Makes no page findable any more."""
-        self._unused += self._given_back
-        self._given_back.clear()
-        self._keys.clear()
-        self._pages.clear()
-
     def check(self, tables: Iterable[Sequence[int | None]]) -> None:
         """Asserts that the pool and those who hold its pages agree: for tests, and after an error."""
         held = Counter(page for table in tables for page in table if page is not None)

@@ -167,7 +167,6 @@ class Scheduler:
         while stream.pages_lacking(n_tokens) > self.pool.n_free:
             last = self.running.pop()
             last.leave(self.pool)
-            last.n_preempted += 1
             self.n_preemptions += 1
             self._wait_again(last)
             if last is stream:

@@ -26,7 +26,6 @@ class Stream:
         self.n_cached = 0
         self.n_found = 0
         """Of the prompt, the tokens that needed no computing when the stream was last admitted."""
-        self.n_preempted = 0
         self.pages: list[int] = []
         self.first_page = 0
         self._keys: list[bytes] = []

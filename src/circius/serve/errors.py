@@ -1,10 +1,12 @@
 """Errors as OpenAI's clients expect them, and which of ours becomes which."""
 
+import re
 from collections.abc import Mapping
 
 from fastapi.responses import JSONResponse
 
 from circius.base.errors import CirciusError, ContextOverflowError, InvalidInputError, ModelNotFoundError
+from circius.engine.params import SamplingParams
 from circius.engine.worker import BusyError, StoppingError
 
 
@@ -55,7 +57,11 @@ def named_param(message: str) -> str | None:
 
     >>> named_param("top_p must be a number, above 0 and at most 1, got 2"), named_param("messages[1]: empty")
     ('top_p', 'messages[1]')
-    >>> named_param("the prompt is empty")
+    >>> named_param("structured_outputs.json: /not: ..."), named_param("the prompt is empty")
+    ('structured_outputs', None)
     """
     first = message.split(maxsplit=1)[0].rstrip(":") if message else ""
-    return first if "_" in first or "[" in first or first in ("n", "stop", "seed", "temperature") else None
+    name = re.split(r"[\[.]", first)[0]
+    if name in SamplingParams.__dataclass_fields__:
+        return name
+    return first if name == "messages" and "[" in first else None

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from circius.base.errors import ParamsError
 from circius.engine.params import SamplingParams
 from circius.engine.structured import StructuredOutputs
-from circius.serve.errors import ApiError
+from circius.serve.errors import ApiError, named_param
 
 TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
 MOST_ANSWERS = 128
@@ -101,7 +101,7 @@ class SamplingFields(Strict):
             form = self._form()
             return SamplingParams(**given, max_tokens=max_tokens, logprobs=logprobs, structured_outputs=form)
         except ParamsError as error:
-            raise ApiError(str(error), param=_param_of(str(error))) from error
+            raise ApiError(str(error), param=named_param(str(error))) from error
 
     def _form(self) -> StructuredOutputs | None:
         """The form that the answer must have, by whichever field it is asked for.
@@ -138,11 +138,6 @@ def _by_token(bias: dict[str, float]) -> dict[int, float]:
         return {int(token): value for token, value in bias.items()}
     except ValueError:
         raise ApiError("logit_bias must map token ids to numbers", param="logit_bias") from None
-
-
-def _param_of(message: str) -> str | None:
-    first = message.split(maxsplit=1)[0].split("[")[0].split(".")[0].rstrip(":")
-    return first if first in SamplingParams.__dataclass_fields__ else None
 
 
 class Usage(BaseModel):

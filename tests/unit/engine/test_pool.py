@@ -44,17 +44,6 @@ def test_the_first_page_with_a_key_is_the_one_that_is_found() -> None:
     assert pool.take() == second, "a page that nobody can find is free at once"
 
 
-def test_forgetting_all_keeps_what_is_held() -> None:
-    pool = PagePool(2)
-    held, free = pool.take(), pool.take()
-    pool.remember(held, b"a")
-    pool.remember(free, b"b")
-    pool.give(free)
-    pool.forget_all()
-    assert (pool.find(b"a"), pool.find(b"b"), pool.n_free) == (None, None, 1)
-    pool.check([[held]])
-
-
 class Holders(RuleBasedStateMachine):
     """Some who take, share, remember and give back; the pool is asked whether all is well after each."""
 

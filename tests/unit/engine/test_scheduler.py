@@ -81,7 +81,7 @@ def test_the_last_to_come_gives_way_and_returns_before_those_who_came_later() ->
     assert own.running == [streams[0]]
     assert list(own.waiting)[:3] == streams[1:]
     assert streams[1].n_cached == 0
-    assert streams[1].n_preempted == 1
+    assert own.n_preemptions == 1
     own.remove(streams[0])
     step(own)
     assert own.running[0] is streams[1]
