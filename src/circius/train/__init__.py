@@ -1,0 +1,1 @@
+"""Training: data, packing, loss, optimisation, adapters, runs that can be stopped anywhere."""
