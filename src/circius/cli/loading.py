@@ -34,6 +34,7 @@ class ModelOptions:
     threads: int | None = None
     template: Template = Template.AUTO
     injection: Injection = Injection.ESCAPE
+    adapter: Path | None = None
 
 
 def find_model(name: str, output: Output) -> Path:
@@ -72,6 +73,7 @@ def open_llm(options: ModelOptions, output: Output) -> "LLM":
             threads=options.threads,
             chat_template=options.template.value,
             injection=options.injection.value,
+            adapter=options.adapter,
             on_progress=on_progress,
             **replaced,
         )

@@ -234,6 +234,16 @@ Deterministic = Annotated[
         rich_help_panel=LOADING,
     ),
 ]
+Adapter = Annotated[
+    Path | None,
+    typer.Option(
+        "--adapter",
+        metavar="FOLDER",
+        help="A LoRA adapter to add to the weights, in PEFT's form or Mistral's.",
+        show_default="none",
+        rich_help_panel=LOADING,
+    ),
+]
 Context = Annotated[
     int | None,
     typer.Option(

@@ -50,6 +50,7 @@ def command(
     context: options.Context = None,
     window: options.Window = None,
     rope_theta: options.RopeTheta = None,
+    adapter: options.Adapter = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -72,6 +73,7 @@ def command(
             context=context,
             window=window,
             rope_theta=rope_theta,
+            adapter=adapter,
             threads=threads,
         ),
         output,

@@ -1,6 +1,7 @@
 """`circius serve`: a model behind OpenAI's protocol."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 NAME = "serve"
 KEYS_VARIABLE = "CIRCIUS_API_KEYS"
-LISTENING, WORK = "Listening", "Work at once"
+ADMIN_KEYS_VARIABLE = "CIRCIUS_ADMIN_KEYS"
+LISTENING, WORK, ADAPTERS = "Listening", "Work at once", "Adapters"
 
 
 def command(
@@ -45,6 +47,29 @@ def command(
         list[str] | None,
         typer.Option("--served-model-name", metavar="NAME", help="What requests call the model; repeatable.",
                      show_default="the model's own", rich_help_panel=LISTENING),
+    ] = None,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option("--adapter", metavar="NAME=FOLDER",
+                     help="A LoRA adapter that requests choose by NAME; repeatable.",
+                     show_default="none", rich_help_panel=ADAPTERS),
+    ] = None,
+    adapter_folder: Annotated[
+        Path | None,
+        typer.Option("--adapter-folder", metavar="FOLDER",
+                     help="Whose subfolders may be loaded as adapters while the server runs.",
+                     show_default="none", rich_help_panel=ADAPTERS),
+    ] = None,
+    max_adapters: Annotated[
+        int, typer.Option("--max-adapters", metavar="N", min=1, help="Adapters at once.", rich_help_panel=ADAPTERS)
+    ] = 16,
+    admin_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--admin-key-file", metavar="F",
+            help=f"A file with the keys of those who may load adapters, one a line; {ADMIN_KEYS_VARIABLE} likewise.",
+            show_default="none", rich_help_panel=ADAPTERS,
+        ),
     ] = None,
     cors_origin: Annotated[
         list[str] | None,
@@ -133,6 +158,10 @@ def command(
         timeout_s=timeout,
         drain_s=drain,
         origins=tuple(cors_origin or ()),
+        adapters=read_adapters(adapter or []),
+        adapter_folder=adapter_folder,
+        max_adapters=max_adapters,
+        admin_keys=read_keys(admin_key_file, os.environ.get(ADMIN_KEYS_VARIABLE, "")),
     )
     if max_memory is not None and max_memory <= 0:
         raise InvalidInputError(f"--max-memory must be above 0 GiB, got {max_memory:g}")
@@ -201,6 +230,25 @@ def read_keys(file: Path | None, variable: str) -> tuple[str, ...]:
             raise InvalidInputError(f"{file} has no API key: write one a line")
         keys += own
     return tuple(dict.fromkeys(keys))
+
+
+def read_adapters(given: Sequence[str]) -> tuple[tuple[str, Path], ...]:
+    """Names and folders of adapters.
+
+    Raises:
+        InvalidInputError: one is not written as NAME=FOLDER.
+        CheckpointError: there is no adapter.
+    """
+    from circius.weights.adapter import check_adapter
+
+    found = []
+    for each in given:
+        name, sign, folder = each.partition("=")
+        if not (name and sign and folder):
+            raise InvalidInputError(f"--adapter takes NAME=FOLDER, got {each!r}")
+        check_adapter(Path(folder))
+        found.append((name, Path(folder)))
+    return tuple(found)
 
 
 def name_of(model: str) -> str:

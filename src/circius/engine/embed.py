@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from circius.model import RollingCache, Transformer
+from circius.model import Adapter, RollingCache, Transformer
 
 Pooling = Literal["mean", "last"]
 
@@ -17,7 +17,16 @@ class Embedder:
     A windowed model needs no more memory for a long text than for one of W tokens.
     """
 
-    def __init__(self, model: Transformer, ids: Sequence[int], *, pooling: Pooling, chunk_size: int) -> None:
+    def __init__(
+        self,
+        model: Transformer,
+        ids: Sequence[int],
+        *,
+        pooling: Pooling,
+        chunk_size: int,
+        adapter: Adapter | None = None,
+    ) -> None:
+        self._adapters = None if adapter is None else [adapter]
         self._model, self._ids, self._pooling, self._chunk_size = model, ids, pooling, chunk_size
         self._cache = RollingCache(model.config, [len(ids)], dtype=model.cache_dtype, device=model.device)
         self._n_read = 0
@@ -32,7 +41,7 @@ class Embedder:
         """Reads the next tokens of the text."""
         chunk = self._ids[self._n_read : self._n_read + self._chunk_size]
         tokens = torch.tensor(chunk, device=self._model.device)
-        hidden = self._model.hidden(tokens, [len(chunk)], cache=self._cache).double().cpu()
+        hidden = self._model.hidden(tokens, [len(chunk)], cache=self._cache, adapters=self._adapters).double().cpu()
         self._n_read += len(chunk)
         if self._pooling == "mean":
             self._sum += hidden.sum(dim=0)

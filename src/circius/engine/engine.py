@@ -21,12 +21,12 @@ from circius.engine.job import Deliver, Ended, Job, nobody
 from circius.engine.pool import PagePool
 from circius.engine.prefix import PAGE, root_key
 from circius.engine.request import Request
-from circius.engine.run import Run
+from circius.engine.run import Ground, Run
 from circius.engine.sampling import BAD_ROW, SamplerRow
 from circius.engine.scheduler import Scheduler, SchedulerLimits, Work
 from circius.engine.speculate import Speculator
 from circius.engine.stream import Stream
-from circius.model import PagedCache, PagedRow, Transformer
+from circius.model import Adapter, PagedCache, PagedRow, Transformer
 from circius.text import Tokenizer
 
 
@@ -82,10 +82,19 @@ class Engine:
         """Those that are running, in the order in which they came."""
         return list(self._jobs)
 
-    def submit(self, request: Request, *, deliver: Deliver = nobody, ended: Ended = nobody, salt: bytes = b"") -> Job:
+    def submit(
+        self,
+        request: Request,
+        *,
+        deliver: Deliver = nobody,
+        ended: Ended = nobody,
+        salt: bytes = b"",
+        adapter: Adapter | None = None,
+    ) -> Job:
         """Takes a request on. Nothing is computed before the next `step`.
 
         salt: only requests with the same one find each other's prompts in the cache.
+        adapter: what is added to the weights for this request, on the model's device; None for what the model has.
 
         Raises:
             InvalidInputError: the cache could never hold it.
@@ -93,8 +102,9 @@ class Engine:
         self.scheduler.check_fits(request.n_cache_tokens)
         answers = [new_answer(request, n, self._tokenizer) for n in range(request.params.n)]
         job = Job(request, answers, deliver=deliver, ended=ended)
-        root = root_key(salt) if self.limits.shares_prefixes else root_key(b"alone", token_bytes(16))
-        stream, run = self._new(job, answers[0], root, takes_found=request.params.prompt_logprobs is None)
+        shared = salt if self.limits.shares_prefixes else token_bytes(16)
+        ground = Ground(root_key(shared, adapter.fingerprint if adapter else b""), adapter)
+        stream, run = self._new(job, answers[0], ground, takes_found=request.params.prompt_logprobs is None)
         run.siblings = answers[1:]
         self._jobs[job] = None
         self._enter(stream, run)
@@ -149,22 +159,22 @@ class Engine:
         assert set(self._streams.values()) == self._runs.keys()
         assert {run.job for run in self._runs.values()} == self._jobs.keys()
 
-    def _new(self, job: Job, answer: Answer, root: bytes, *, takes_found: bool) -> tuple[Stream, Run]:
+    def _new(self, job: Job, answer: Answer, ground: Ground, *, takes_found: bool) -> tuple[Stream, Run]:
         request = job.request
         row = SamplerRow(
             request.params, request.prompt_ids, request.end_ids, answer=answer.index,
             constraint=request.constrain() if request.constrain else None,
         )  # fmt: skip
-        stream = Stream(request.prompt_ids, root=root, takes_found=takes_found, n_most=request.n_cache_tokens)
-        return stream, Run(job, answer, row, self.model.config.vocab_size, root, takes_found)
+        stream = Stream(request.prompt_ids, root=ground.root, takes_found=takes_found, n_most=request.n_cache_tokens)
+        return stream, Run(job, answer, row, self.model.config.vocab_size, ground, takes_found)
 
     def _enter(self, stream: Stream, run: Run) -> None:
         self._runs[stream] = run
         self._streams[run.answer] = stream
 
-    def _add(self, job: Job, answer: Answer, root: bytes, *, takes_found: bool) -> Run:
+    def _add(self, job: Job, answer: Answer, ground: Ground, *, takes_found: bool) -> Run:
         """Puts an answer at the end of those that wait."""
-        stream, run = self._new(job, answer, root, takes_found=takes_found)
+        stream, run = self._new(job, answer, ground, takes_found=takes_found)
         self._enter(stream, run)
         self.scheduler.submit(stream)
         return run
@@ -190,8 +200,14 @@ class Engine:
             [work.n_tokens + len(work.draft) for work in works],
             cache=self.cache.rows(rows),
             logits=places,
+            adapters=self._adapters_of(works),
         )
         return logits.cpu(), begins
+
+    def _adapters_of(self, works: Sequence[Work]) -> list[Adapter | None] | None:
+        """One for each piece of work; None if no request has one of its own."""
+        own = [self._runs[work.stream].ground.adapter for work in works]
+        return [adapter or self.model.adapter for adapter in own] if any(own) else None
 
     def _rows_to_draw_from(self, works: Sequence[Work], logits: Tensor, begins: Sequence[int]) -> list[list[Scores]]:
         ends = [*begins[1:], len(logits)]
@@ -275,7 +291,7 @@ class Engine:
         for answer in siblings:
             if not answer.is_running:
                 continue
-            own, own_run = self._new(run.job, answer, run.root, takes_found=True)
+            own, own_run = self._new(run.job, answer, run.ground, takes_found=True)
             taken = self._drawn(own_run, (), [logits.float().numpy()])
             if own_run.problem is not None:
                 self._fail([run.job], own_run.problem)
@@ -300,7 +316,7 @@ class Engine:
         run = self._forget(answer)
         siblings = [sibling for sibling in run.siblings if sibling.is_running] if run else []
         if run and siblings:  # ended before its prompt was computed: the next one reads it
-            self._add(job, siblings[0], run.root, takes_found=run.takes_found).siblings = siblings[1:]
+            self._add(job, siblings[0], run.ground, takes_found=run.takes_found).siblings = siblings[1:]
         elif not any(other.is_running for other in job.answers):
             self._end(job)
 

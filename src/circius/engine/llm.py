@@ -31,9 +31,10 @@ from circius.engine.request import Limits, Request, make_request
 from circius.engine.score import OnScored, Score, score_stream, score_tokens
 from circius.engine.speculate import INEXACT_DRAFTS, MOST_DRAFTED
 from circius.engine.structured import Constraint, StructuredOutputs
-from circius.model import Transformer
+from circius.model import Adapter, Transformer
 from circius.text import ChatTemplate, Message, Tokenizer, check_vocab, load_tokenizer
 from circius.weights import KEEP, Keep, load_model, open_checkpoint
+from circius.weights.adapter import check_adapter, read_adapter
 from circius.weights.hub import resolve
 
 _NO_CHAT = "this model has no chat template: use generate with a plain prompt, or name a template (v1, v2 or v3)"
@@ -81,6 +82,7 @@ class LLM:
         chunk_size: int = 512,
         speculate: int | None = None,
         deterministic: bool = False,
+        adapter: str | Path | None = None,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> None:
         """Loads a model.
@@ -105,6 +107,7 @@ class LLM:
         deterministic: no bit of a result depends on what is computed beside it, on prompts found in the cache or on
             drafts, whatever the weights are; on the CPU, with the native kernels. Quantised weights with int8 inputs
             are so anyway; plain ones take longer to read prompts.
+        adapter: a folder with a LoRA adapter, PEFT's or Mistral's, that is added to the weights as they are used.
         on_progress: called with the bytes loaded so far and in all.
 
         Raises:
@@ -116,6 +119,8 @@ class LLM:
         pick_cache_dtype(kv_bits, torch.float32)  # complains before anything is loaded
         pick_activations(activations, 0)  # the same
         _check_context(context)
+        if adapter is not None:
+            check_adapter(Path(adapter))
         set_threads(threads)
         path = resolve(str(model))
         checkpoint = open_checkpoint(path, window=window, rope_theta=rope_theta)
@@ -140,6 +145,9 @@ class LLM:
             loaded.cache_dtype = cache_dtype
         if deterministic:
             loaded.fix_order()
+        if adapter is not None:
+            loaded.adapter = read_adapter(Path(adapter), loaded.config)
+            notes.append(f"adapter: {loaded.adapter.described()}")
         if speculate is None and is_exact_in_batches(loaded):
             limits = replace(limits, speculate=MOST_DRAFTED)
         self._assemble(loaded, own_tokenizer, template, context, limits)
@@ -198,6 +206,14 @@ class LLM:
     def config(self) -> ModelConfig:
         """The model's shape."""
         return self.model.config
+
+    def read_adapter(self, folder: str | Path) -> Adapter:
+        """An adapter of this model, ready to be given to an engine with a request.
+
+        Raises:
+            CheckpointError, InvalidInputError: there is none, or it is for another model.
+        """
+        return read_adapter(Path(folder), self.config).to(self.model.device)
 
     def generate(
         self,

@@ -14,6 +14,19 @@ from circius.engine.job import Job
 from circius.engine.logprobs import NameToken, describe
 from circius.engine.sampling import BAD_ROW, SamplerRow, why_bad
 from circius.engine.stream import Stream
+from circius.model import Adapter
+
+
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """What a stream's keys and values stand on, besides its tokens.
+
+    root: before the keys of its pages; only streams with the same one share pages. adapter: what is added to the
+    model's weights, if not the model's own.
+    """
+
+    root: bytes
+    adapter: Adapter | None = None
 
 
 @dataclass(eq=False)
@@ -24,7 +37,7 @@ class Run:
     answer: Answer
     row: SamplerRow
     vocab_size: int
-    root: bytes
+    ground: Ground
     takes_found: bool
     siblings: list[Answer] = field(default_factory=list)
     """Answers to the same prompt that wait for it to be computed."""

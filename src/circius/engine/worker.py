@@ -17,6 +17,7 @@ from circius.engine.engine import Engine
 from circius.engine.job import Job, nobody
 from circius.engine.outputs import FinishReason, Logprobs
 from circius.engine.request import Request
+from circius.model import Adapter
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +100,9 @@ class Worker:
         """Requests that are running or waiting."""
         return len(self._open)
 
-    def submit(self, request: Request, listener: object, *, salt: bytes = b"") -> Ticket:
+    def submit(
+        self, request: Request, listener: object, *, salt: bytes = b"", adapter: Adapter | None = None
+    ) -> Ticket:
         """Hands a request over; its events name the ticket.
 
         Raises:
@@ -118,7 +121,7 @@ class Worker:
                 )
             ticket = Ticket(request, listener)
             self._open[ticket] = None
-        self._commands.put(lambda: self._begin(ticket, salt))
+        self._commands.put(lambda: self._begin(ticket, salt, adapter))
         return ticket
 
     def cancel(self, ticket: Ticket) -> None:
@@ -193,7 +196,7 @@ class Worker:
             self._tell()
             may_wait = not self.engine.jobs
 
-    def _begin(self, ticket: Ticket, salt: bytes) -> None:
+    def _begin(self, ticket: Ticket, salt: bytes, adapter: Adapter | None) -> None:
         def deliver(_: Job, answer: Answer, text: str, token: int) -> bool:
             self._events.append((ticket, Token(answer.index, token, text, answer.last_logprobs)))
             if answer.finish_reason is not None:
@@ -204,7 +207,7 @@ class Worker:
             self._end(ticket, job)
 
         try:
-            ticket.job = self.engine.submit(ticket.request, deliver=deliver, ended=ended, salt=salt)
+            ticket.job = self.engine.submit(ticket.request, deliver=deliver, ended=ended, salt=salt, adapter=adapter)
         except Exception as error:
             log.exception("a request could not begin")
             known = error if isinstance(error, CirciusError) else CirciusError(f"{type(error).__name__}: {error}")

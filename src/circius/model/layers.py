@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from circius.base.config import ModelConfig
 from circius.kernels.linear import linear
 from circius.kernels.rows import rms_norm, silu_times
+from circius.model.adapter import Adapt
 from circius.model.packed_layers import project
 from circius.model.rope import Rotation, rotate
 
@@ -56,12 +57,16 @@ class Attention(nn.Module):
         self.v_proj = Linear(config.dim, config.n_kv_heads * config.head_dim)
         self.o_proj = Linear(config.n_heads * config.head_dim, config.dim)
 
-    def forward(self, x: Tensor, rotation: Rotation, attend: Attend) -> Tensor:
-        query, key, value = (
-            projected.view(len(x), -1, self.head_dim) for projected in project(x, self.q_proj, self.k_proj, self.v_proj)
-        )
-        mixed = attend(rotate(query, rotation), rotate(key, rotation), value)
-        out: Tensor = self.o_proj(mixed.reshape(len(x), -1))
+    def forward(self, x: Tensor, rotation: Rotation, attend: Attend, adapt: Adapt | None = None) -> Tensor:
+        products = project(x, self.q_proj, self.k_proj, self.v_proj)
+        if adapt is not None:
+            for name, product in zip(("q_proj", "k_proj", "v_proj"), products, strict=True):
+                adapt(name, x, product)
+        query, key, value = (product.view(len(x), -1, self.head_dim) for product in products)
+        mixed = attend(rotate(query, rotation), rotate(key, rotation), value).reshape(len(x), -1)
+        out: Tensor = self.o_proj(mixed)
+        if adapt is not None:
+            adapt("o_proj", mixed, out)
         return out
 
 
@@ -74,9 +79,15 @@ class FeedForward(nn.Module):
         self.up_proj = Linear(config.dim, config.hidden_dim)
         self.down_proj = Linear(config.hidden_dim, config.dim)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, adapt: Adapt | None = None) -> Tensor:
         gate, up = project(x, self.gate_proj, self.up_proj)
-        out: Tensor = self.down_proj(silu_times(gate, up))
+        if adapt is not None:
+            adapt("gate_proj", x, gate)
+            adapt("up_proj", x, up)
+        hidden = silu_times(gate, up)
+        out: Tensor = self.down_proj(hidden)
+        if adapt is not None:
+            adapt("down_proj", hidden, out)
         return out
 
 
@@ -90,7 +101,7 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.dim, config.norm_eps)
         self.mlp = FeedForward(config)
 
-    def forward(self, x: Tensor, rotation: Rotation, attend: Attend) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), rotation, attend)
-        out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+    def forward(self, x: Tensor, rotation: Rotation, attend: Attend, adapt: Adapt | None = None) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), rotation, attend, adapt)
+        out: Tensor = x + self.mlp(self.post_attention_layernorm(x), adapt)
         return out

@@ -15,6 +15,7 @@ from circius.kernels.linear import linear
 from circius.kernels.packed import PackedMatrix
 from circius.kernels.packed_linear import Activations
 from circius.kernels.ring_attention import is_fast
+from circius.model.adapter import AdaptedRows, Adapter
 from circius.model.layers import Block, Linear, RMSNorm
 from circius.model.packed_blocks import PackedBlocks
 from circius.model.packed_layers import PackedEmbedding, PackedLinear, PackedWeight, multiply_packed
@@ -48,6 +49,7 @@ class Transformer(nn.Module):
         self._packed_blocks: PackedBlocks | None = None
         self._cache_dtype: torch.dtype | None = None
         self._fixed_order = False
+        self._adapter: Adapter | None = None
 
     @property
     def device(self) -> torch.device:
@@ -74,6 +76,17 @@ class Transformer(nn.Module):
     @cache_dtype.setter
     def cache_dtype(self, dtype: torch.dtype) -> None:
         self._cache_dtype = dtype
+
+    @property
+    def adapter(self) -> Adapter | None:
+        """What all rows have whose forward does not say otherwise."""
+        return self._adapter
+
+    @adapter.setter
+    def adapter(self, adapter: Adapter | None) -> None:
+        if adapter is not None:
+            adapter.check_fits(self.config)
+        self._adapter = None if adapter is None else adapter.to(self.device)
 
     def cache_bytes(self, n_tokens: int) -> int:
         """The bytes that one sequence of `n_tokens` keeps in `cache_dtype`, with the scales of int8 codes."""
@@ -148,6 +161,7 @@ class Transformer(nn.Module):
         cache: Cache | None = None,
         rows: Sequence[int] | None = None,
         logits: Literal["all", "last", "none"] | Sequence[int] = "all",
+        adapters: Sequence[Adapter | None] | None = None,
     ) -> Tensor:
         """The logits in float32: (N, V) for "all", (B, V) of each row's last token for "last", (0, V) for "none",
         (n, V) of the tokens at n places.
@@ -157,28 +171,42 @@ class Transformer(nn.Module):
         cache: where the rows' past is and the new tokens go; gradients do not reach into it. Without one, each row is
             a sequence of its own from position 0: causal, inside the window, blind to its neighbours.
         rows: which rows of the cache these are, ascending; all of them by default.
+        adapters: one for each row, on the model's device, or None for the weights as they are; the model's own for all
+            by default.
 
         Raises:
             InvalidInputError: lengths that do not fit the tokens, or rows that do not fit the cache.
             CacheFullError: a row has no room for its tokens.
         """
         places = _places(logits, lengths)
-        hidden = self._computed(tokens, lengths, cache, rows)
+        hidden = self._computed(tokens, lengths, cache, rows, adapters)
         if places is not None:
             hidden = hidden[torch.tensor(places, dtype=torch.int64, device=hidden.device)]
         return self._logits(hidden)
 
-    def hidden(self, tokens: Tensor, lengths: Sequence[int], *, cache: Cache | None = None) -> Tensor:
+    def hidden(
+        self,
+        tokens: Tensor,
+        lengths: Sequence[int],
+        *,
+        cache: Cache | None = None,
+        adapters: Sequence[Adapter | None] | None = None,
+    ) -> Tensor:
         """The hidden states (N, E) behind the final norm, of which the logits are made; arguments as for `forward`.
 
         Raises:
             InvalidInputError, CacheFullError: as `forward`.
         """
-        normed: Tensor = self.model.norm(self._computed(tokens, lengths, cache, None))
+        normed: Tensor = self.model.norm(self._computed(tokens, lengths, cache, None, adapters))
         return normed
 
     def _computed(
-        self, tokens: Tensor, lengths: Sequence[int], cache: Cache | None, rows: Sequence[int] | None
+        self,
+        tokens: Tensor,
+        lengths: Sequence[int],
+        cache: Cache | None,
+        rows: Sequence[int] | None,
+        adapters: Sequence[Adapter | None] | None,
     ) -> Tensor:
         """The hidden states before the final norm."""
         if tokens.ndim != 1 or not lengths or min(lengths) < 1 or sum(lengths) != len(tokens):
@@ -186,22 +214,31 @@ class Transformer(nn.Module):
                 f"tokens must be one flat axis of sum(lengths) ids with at least one a row: got shape "
                 f"{tuple(tokens.shape)} for lengths {list(lengths)}"
             )
+        adapted = self._adapted(adapters, lengths)
         if cache is not None:
             step = cache.begin(lengths, rows)
-            hidden = self._run_blocks(tokens, step)
+            hidden = self._run_blocks(tokens, step, adapted)
             cache.commit(step)
             return hidden
         if rows is not None:
             raise InvalidInputError("rows name the rows of a cache, but no cache was given")
-        return self._run_blocks(tokens, FreshStep(self.config, lengths, self.device))
+        return self._run_blocks(tokens, FreshStep(self.config, lengths, self.device), adapted)
 
-    def _run_blocks(self, tokens: Tensor, step: Step) -> Tensor:
+    def _adapted(self, adapters: Sequence[Adapter | None] | None, lengths: Sequence[int]) -> AdaptedRows | None:
+        """Which tokens have which adapter; None if none has any."""
+        own = [self._adapter] * len(lengths) if adapters is None else adapters
+        if len(own) != len(lengths):
+            raise InvalidInputError(f"{len(own)} adapters for {len(lengths)} rows: give one or None for each")
+        return AdaptedRows(own, lengths, self.device) if any(own) else None
+
+    def _run_blocks(self, tokens: Tensor, step: Step, adapted: AdaptedRows | None) -> Tensor:
         hidden: Tensor = self.model.embed_tokens(tokens.to(self.device))
         rotation = rotation_at(step.positions, head_dim=self.config.head_dim, theta=self.config.rope_theta)
-        if self._packed_blocks is not None and self._packed_blocks.takes(hidden):
+        if adapted is None and self._packed_blocks is not None and self._packed_blocks.takes(hidden):
             return self._packed_blocks(hidden, rotation, step)
         for index, block in enumerate(self.model.layers):
-            hidden = block(hidden, rotation, partial(step.attend, index))
+            adapt = None if adapted is None else partial(adapted.add, index)
+            hidden = block(hidden, rotation, partial(step.attend, index), adapt)
         return hidden
 
     def _logits(self, hidden: Tensor) -> Tensor:

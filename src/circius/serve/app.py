@@ -17,7 +17,7 @@ from starlette.responses import HTMLResponse, Response
 from circius.engine.engine import Engine
 from circius.engine.llm import LLM
 from circius.engine.worker import Event, JobEnd, Ticket, Worker
-from circius.serve import chat, completions, embeddings, health, responses, tokens
+from circius.serve import adapters, chat, completions, embeddings, health, responses, tokens
 from circius.serve.config import ServeConfig
 from circius.serve.errors import ApiError
 from circius.serve.generation import deliver
@@ -50,7 +50,7 @@ def create_app(config: ServeConfig, load: Load) -> FastAPI:
         description="Mistral 7B with its window, in OpenAI's protocol.",
     )  # fmt: skip
     app.state.circius = state
-    for module in (completions, chat, responses, embeddings, tokens, health):
+    for module in (completions, chat, responses, embeddings, tokens, health, adapters):
         app.include_router(module.router)
     _add_page(app)
     app.add_exception_handler(ApiError, _api_error)
@@ -69,6 +69,7 @@ def create_app(config: ServeConfig, load: Load) -> FastAPI:
 def _load(state: State, load: Load) -> None:
     try:
         llm, engine = load()
+        state.adapters = {name: llm.read_adapter(folder) for name, folder in state.config.adapters}
     except Exception as error:  # noqa: BLE001 - whatever it was, the server must not wait for ever
         state.failed(error)
         return

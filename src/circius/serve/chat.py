@@ -15,6 +15,7 @@ from circius.engine.llm import LLM
 from circius.engine.outputs import CompletionOutput, Logprobs, RequestOutput
 from circius.engine.request import Request
 from circius.engine.worker import AnswerEnd, Token
+from circius.model import Adapter
 from circius.serve.errors import ApiError, as_api_error
 from circius.serve.fields import SamplingFields, Strict, Usage
 from circius.serve.generation import generation, new_id, salt_of, unless_gone
@@ -106,15 +107,15 @@ async def chat_completions(fields: ChatFields, http: HttpRequest) -> Response:
     """Answers a conversation."""
     fields.check()
     state = state_of(http)
-    llm = state.llm_named(fields.model)
+    llm, adapter = state.llm_named(fields.model), state.adapter_named(fields.model)
     request = await run_in_threadpool(request_of, llm, fields)  # long texts take their time to be encoded
     salt = salt_of(state.key_of(http), fields.cache_salt)
     reply = Reply(llm, fields, new_id("chatcmpl"))
     if fields.stream:
-        return stream(_events(http, request, salt, reply))
+        return stream(_events(http, request, salt, adapter, reply))
 
     async def result() -> RequestOutput:
-        async with generation(state.worker, [request], salt=salt) as own:
+        async with generation(state.worker, [request], salt=salt, adapter=adapter) as own:
             return (await own.results())[0]
 
     output = await unless_gone(http, result)
@@ -122,9 +123,11 @@ async def chat_completions(fields: ChatFields, http: HttpRequest) -> Response:
     return JSONResponse(reply.whole(output))
 
 
-async def _events(http: HttpRequest, request: Request, salt: bytes, reply: "Reply") -> AsyncIterator[bytes]:
+async def _events(
+    http: HttpRequest, request: Request, salt: bytes, adapter: Adapter | None, reply: "Reply"
+) -> AsyncIterator[bytes]:
     state = state_of(http)
-    async with generation(state.worker, [request], salt=salt) as own:
+    async with generation(state.worker, [request], salt=salt, adapter=adapter) as own:
         for index in range(request.params.n):
             yield event(reply.chunk(index, {"role": "assistant", "content": ""}))
         async for _, each in own.events():

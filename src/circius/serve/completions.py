@@ -15,6 +15,7 @@ from circius.engine.llm import LLM
 from circius.engine.outputs import Logprobs, RequestOutput
 from circius.engine.request import Request
 from circius.engine.worker import AnswerEnd, Token
+from circius.model import Adapter
 from circius.serve.errors import ApiError, as_api_error
 from circius.serve.fields import SamplingFields, TokenId, Usage
 from circius.serve.generation import Generation, generation, new_id, salt_of, unless_gone
@@ -70,16 +71,16 @@ async def completions(fields: CompletionFields, http: HttpRequest) -> Response:
     """Continues a prompt, or several; with `echo` and `logprobs` the prompt is scored as well."""
     fields.check()
     state = state_of(http)
-    llm = state.llm_named(fields.model)
+    llm, adapter = state.llm_named(fields.model), state.adapter_named(fields.model)
     # Elsewhere than on the event loop: long texts take their time to be encoded.
     requests = await run_in_threadpool(lambda: [request_of(llm, fields, prompt) for prompt in fields.prompts()])
     salt = salt_of(state.key_of(http), fields.cache_salt)
     reply = Reply(llm, fields, new_id("cmpl"))
     if fields.stream:
-        return stream(_events(http, requests, salt, reply))
+        return stream(_events(http, requests, salt, adapter, reply))
 
     async def results() -> list[RequestOutput]:
-        async with generation(state.worker, requests, salt=salt) as own:
+        async with generation(state.worker, requests, salt=salt, adapter=adapter) as own:
             return await own.results()
 
     outputs = await unless_gone(http, results)
@@ -87,9 +88,11 @@ async def completions(fields: CompletionFields, http: HttpRequest) -> Response:
     return JSONResponse(reply.whole(outputs))
 
 
-async def _events(http: HttpRequest, requests: Sequence[Request], salt: bytes, reply: "Reply") -> AsyncIterator[bytes]:
+async def _events(
+    http: HttpRequest, requests: Sequence[Request], salt: bytes, adapter: Adapter | None, reply: "Reply"
+) -> AsyncIterator[bytes]:
     state = state_of(http)
-    async with generation(state.worker, requests, salt=salt) as own:
+    async with generation(state.worker, requests, salt=salt, adapter=adapter) as own:
         async for place, each in own.events():
             if isinstance(each, Token | AnswerEnd):
                 yield event(reply.part(place, each, own))

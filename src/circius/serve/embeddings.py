@@ -48,7 +48,7 @@ async def embeddings(fields: EmbeddingFields, http: HttpRequest) -> Response:
     texts = await run_in_threadpool(lambda: [_ids(llm, text) for text in fields.texts()])
 
     async def vectors() -> list[Any]:
-        return [await _vector(state, llm, ids, fields.pooling or "mean") for ids in texts]
+        return [await _vector(state, llm, ids, fields) for ids in texts]
 
     n_tokens = sum(map(len, texts))
     data = [
@@ -66,9 +66,12 @@ def _ids(llm: LLM, text: str | list[int]) -> list[int]:
         raise as_api_error(error, param="input") from error
 
 
-async def _vector(state: State, llm: LLM, ids: list[int], pooling: Pooling) -> Any:
+async def _vector(state: State, llm: LLM, ids: list[int], fields: EmbeddingFields) -> Any:
     """A chunk between two steps of the engine, until the text is read."""
-    embedder = Embedder(llm.model, ids, pooling=pooling, chunk_size=state.worker.engine.limits.mixed_chunk_size)
+    embedder = Embedder(
+        llm.model, ids, pooling=fields.pooling or "mean", adapter=state.adapter_named(fields.model),
+        chunk_size=state.worker.engine.limits.mixed_chunk_size,
+    )  # fmt: skip
     while not embedder.is_done:
         await asyncio.wrap_future(state.worker.call(lambda _: embedder.read_chunk()))
     return embedder.vector().numpy()

@@ -13,6 +13,7 @@ from circius.base.errors import CirciusError
 from circius.engine.outputs import RequestOutput
 from circius.engine.request import Request
 from circius.engine.worker import Event, JobEnd, Ticket, Worker
+from circius.model import Adapter
 from circius.serve.errors import ApiError, as_api_error
 
 Result = TypeVar("Result")
@@ -96,7 +97,9 @@ class Generation:
 
 
 @asynccontextmanager
-async def generation(worker: Worker, requests: Sequence[Request], *, salt: bytes) -> AsyncIterator[Generation]:
+async def generation(
+    worker: Worker, requests: Sequence[Request], *, salt: bytes, adapter: Adapter | None
+) -> AsyncIterator[Generation]:
     """The requests on their way; whatever has not ended when the block is left is cancelled.
 
     Raises:
@@ -105,7 +108,7 @@ async def generation(worker: Worker, requests: Sequence[Request], *, salt: bytes
     inbox, tickets = Inbox(), list[Ticket]()
     try:
         for request in requests:
-            ticket = worker.submit(request, inbox, salt=salt)
+            ticket = worker.submit(request, inbox, salt=salt, adapter=adapter)
             inbox.places[ticket] = len(tickets)
             tickets.append(ticket)
     except CirciusError as error:

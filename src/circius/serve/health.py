@@ -34,13 +34,13 @@ def ready(http: HttpRequest) -> Response:
 @router.get("/v1/models", tags=["models"])
 def models(http: HttpRequest) -> Response:
     """The names that requests may use."""
-    return JSONResponse({"object": "list", "data": [_model(http, name) for name in state_of(http).config.names]})
+    return JSONResponse({"object": "list", "data": [_model(http, name) for name in state_of(http).names]})
 
 
 @router.get("/v1/models/{name:path}", tags=["models"])
 def model(name: str, http: HttpRequest) -> Response:
     """One of them."""
-    if name not in state_of(http).config.names:
+    if name not in state_of(http).names:
         raise ApiError(f"there is no model {name!r} here", status=404, param="model", code="model_not_found")
     return JSONResponse(_model(http, name))
 
@@ -53,6 +53,8 @@ def metrics(http: HttpRequest) -> Response:
 
 def _model(http: HttpRequest, name: str) -> dict[str, object]:
     state = state_of(http)
-    known = {"max_model_len": state.llm.context} if state.is_healthy else {}
+    known: dict[str, object] = {"max_model_len": state.llm.context} if state.is_healthy else {}
     root = state.config.names[0]
+    if (adapter := state.adapter_named(name)) is not None:
+        known |= {"parent": root, "lora_rank": adapter.config.rank}
     return {"id": name, "object": "model", "created": _STARTED_AT, "owned_by": "circius", "root": root, **known}

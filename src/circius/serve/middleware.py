@@ -31,7 +31,7 @@ class Gate:
 
     def __init__(self, app: ASGIApp, config: ServeConfig) -> None:
         self._app, self._config = app, config
-        self._keys = [key.encode() for key in config.keys]
+        self._keys = [key.encode() for key in (*config.keys, *config.admin_keys)]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -71,21 +71,23 @@ class Gate:
             _write_line(scope, own_id, status, time.monotonic() - began_at)
 
     def _check_key(self, scope: Scope) -> None:
-        path: str = scope["path"]
-        if not self._keys or path in OPEN_PATHS or path.startswith(_PAGE) or scope["method"] == "OPTIONS":
-            return
-        given = Headers(scope=scope).get("authorization", "")
-        kind, _, key = given.partition(" ")
-        # Every key is compared, each in the same time whatever it is.
-        matches = [hmac.compare_digest(key.strip().encode(), own) for own in self._keys]
-        if kind.lower() != "bearer" or not any(matches):
+        key, path = self._known_key(scope), scope["path"]
+        if key is not None:
+            scope["circius.key"] = key
+        elif self._config.keys and not (path in OPEN_PATHS or path.startswith(_PAGE) or scope["method"] == "OPTIONS"):
             raise ApiError(
                 "no valid API key: send the header 'Authorization: Bearer KEY'",
                 status=401,
                 code="invalid_api_key",
                 headers={"WWW-Authenticate": "Bearer"},
             )
-        scope["circius.key"] = key.strip()
+
+    def _known_key(self, scope: Scope) -> str | None:
+        """The key that a request brings, if it is a client's or an administrator's."""
+        kind, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
+        # Every key is compared, each in the same time whatever it is.
+        matches = [hmac.compare_digest(given.strip().encode(), own) for own in self._keys]
+        return given.strip() if kind.lower() == "bearer" and any(matches) else None
 
     def _check_length(self, scope: Scope) -> None:
         length = Headers(scope=scope).get("content-length", "0")

@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from circius.engine.outputs import RequestOutput
 from circius.engine.request import Request
 from circius.engine.worker import Token
+from circius.model import Adapter
 from circius.serve import chat
 from circius.serve.chat import ChatFields, ChatMessage
 from circius.serve.errors import ApiError
@@ -109,15 +110,15 @@ class ResponseFields(Strict):
 async def create_response(fields: ResponseFields, http: HttpRequest) -> Response:
     """Answers a text or a conversation. Nothing is stored: `previous_response_id` is not known here."""
     state = state_of(http)
-    llm = state.llm_named(fields.model)
+    llm, adapter = state.llm_named(fields.model), state.adapter_named(fields.model)
     request = await run_in_threadpool(chat.request_of, llm, fields.as_chat())
     salt = salt_of(state.key_of(http), None)
     reply = _Reply(fields)
     if fields.stream:
-        return stream(_events(http, request, salt, reply), ends_with_done=False)
+        return stream(_events(http, request, salt, adapter, reply), ends_with_done=False)
 
     async def result() -> RequestOutput:
-        async with generation(state.worker, [request], salt=salt) as own:
+        async with generation(state.worker, [request], salt=salt, adapter=adapter) as own:
             return (await own.results())[0]
 
     output = await unless_gone(http, result)
@@ -125,10 +126,12 @@ async def create_response(fields: ResponseFields, http: HttpRequest) -> Response
     return JSONResponse(reply.whole(output))
 
 
-async def _events(http: HttpRequest, request: Request, salt: bytes, reply: "_Reply") -> AsyncIterator[bytes]:
+async def _events(
+    http: HttpRequest, request: Request, salt: bytes, adapter: Adapter | None, reply: "_Reply"
+) -> AsyncIterator[bytes]:
     """The events that OpenAI's clients know, numbered."""
     state = state_of(http)
-    async with generation(state.worker, [request], salt=salt) as own:
+    async with generation(state.worker, [request], salt=salt, adapter=adapter) as own:
         begun = {"item_id": reply.message_id, "output_index": 0, "content_index": 0}
         yield reply.event("response.created", response=reply.empty())
         yield reply.event("response.in_progress", response=reply.empty())

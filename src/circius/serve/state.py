@@ -8,6 +8,7 @@ from starlette.requests import Request as HttpRequest
 from circius.engine.llm import LLM
 from circius.engine.outputs import RequestOutput
 from circius.engine.worker import Worker
+from circius.model import Adapter
 from circius.serve.config import ServeConfig
 from circius.serve.errors import ApiError
 from circius.serve.metrics import Metrics
@@ -22,6 +23,8 @@ class State:
         self.error: Exception | None = None
         """Why the model could not be loaded."""
         self.end_server: Callable[[], None] = lambda: None
+        self.adapters: dict[str, Adapter] = {}
+        """By the names that requests may use for them."""
         self._llm: LLM | None = None
         self._worker: Worker | None = None
 
@@ -65,15 +68,24 @@ class State:
             raise ApiError("the engine has died; its log says why", status=500, code="engine_dead")
         return self._worker
 
+    @property
+    def names(self) -> list[str]:
+        """What requests may name: the model, and its adapters."""
+        return [*self.config.names, *self.adapters]
+
+    def adapter_named(self, name: str) -> Adapter | None:
+        """The adapter that a request names, if it is not the model itself."""
+        return self.adapters.get(name)
+
     def llm_named(self, name: str) -> LLM:
-        """The model that a request names.
+        """The model that a request names, or of which it names an adapter.
 
         Raises:
             ApiError: it is another one (404), or not loaded yet (503).
         """
-        if name not in self.config.names:
+        if name not in self.names:
             raise ApiError(
-                f"there is no model {name!r} here: use {', '.join(self.config.names)}",
+                f"there is no model {name!r} here: use {', '.join(self.names)}",
                 status=404,
                 param="model",
                 code="model_not_found",
