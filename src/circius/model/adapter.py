@@ -90,7 +90,7 @@ class Adapter:
             InvalidInputError: it has a pair that the model has no place for, or one of another size.
         """
         for name, part in self.parts.items():
-            shape = _shapes(config).get(name.rpartition(".")[2])
+            shape = projection_shapes(config).get(name.rpartition(".")[2])
             if shape is None or name not in _names(config):
                 raise InvalidInputError(
                     f"the adapter has a pair for {name}, which a model of {config.n_layers} layers does not have"
@@ -175,7 +175,7 @@ def _joined(spans: Sequence[slice], device: torch.device) -> slice | Tensor:
     return torch.cat([torch.arange(span.start, span.stop) for span in spans]).to(device)
 
 
-def _shapes(config: ModelConfig) -> dict[str, tuple[int, int]]:
+def projection_shapes(config: ModelConfig) -> dict[str, tuple[int, int]]:
     """Outputs and inputs of each projection."""
     heads, kv_heads = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
     return {
