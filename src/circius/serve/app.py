@@ -16,7 +16,7 @@ from starlette.responses import HTMLResponse, Response
 
 from circius.engine.engine import Engine
 from circius.engine.llm import LLM
-from circius.engine.worker import Event, JobEnd, Ticket, Worker
+from circius.engine.worker import Event, Ticket, Worker
 from circius.serve import adapters, chat, completions, embeddings, health, responses, tokens
 from circius.serve.config import ServeConfig
 from circius.serve.errors import ApiError
@@ -76,9 +76,7 @@ def _load(state: State, load: Load) -> None:
     metrics = state.metrics
 
     def wake(events: list[tuple[Ticket, Event]]) -> None:
-        for _, event in events:
-            if isinstance(event, JobEnd):
-                metrics.ended(event.job)
+        metrics.heard(events)
         deliver(events)
 
     worker = Worker(engine, wake=wake, max_open=state.config.max_open)

@@ -1,13 +1,14 @@
 """What the server measures of itself, under names that dashboards made for vLLM know as well."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from circius.engine.job import Job
-from circius.engine.worker import Worker
+from circius.engine.worker import Event, JobEnd, Ticket, Token, Worker
 
 PREFIXES = ("circius", "vllm")
 _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120, 300, 900)
@@ -39,6 +40,10 @@ class Metrics:
         """Whose counts are shown, once there is one."""
         self._first = self._twins("time_to_first_token_seconds", "From arrival to the first token.", _SECONDS)
         self._between = self._twins("request_time_per_output_token_seconds", "Mean time between tokens.", _SHORT)
+        self._gap = self._twins(
+            "inter_token_latency_seconds", "From one step's tokens of an answer to the next.", _SHORT
+        )
+        self._last_at: dict[Ticket, dict[int, float]] = {}
         self._whole = self._twins("e2e_request_latency_seconds", "From arrival to the end.", _SECONDS)
         self._queue = self._twins("request_queue_time_seconds", "From arrival to the first computed token.", _SECONDS)
         self._prefill = self._twins("request_prefill_time_seconds", "Reading the prompt.", _SECONDS)
@@ -50,6 +55,19 @@ class Metrics:
     @property
     def model(self) -> str:
         return self._model
+
+    def heard(self, events: Sequence[tuple[Ticket, Event]]) -> None:
+        """Takes what happened in one step: how long each answer waited for its next tokens, and which jobs ended."""
+        now = time.perf_counter()
+        for ticket, answer in {(ticket, event.answer) for ticket, event in events if isinstance(event, Token)}:
+            answers = self._last_at.setdefault(ticket, {})
+            if answer in answers:
+                self._gap.observe(now - answers[answer])
+            answers[answer] = now
+        for ticket, event in events:
+            if isinstance(event, JobEnd):
+                self._last_at.pop(ticket, None)
+                self.ended(event.job)
 
     def ended(self, job: Job) -> None:
         """Takes the times of a job that has ended."""

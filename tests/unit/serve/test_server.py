@@ -48,6 +48,18 @@ def test_metrics_under_both_names(client: httpx.Client) -> None:
         assert f'{prefix}:generation_tokens_total{{model_name="{MODEL}"}}' in text
 
 
+def test_the_times_between_tokens_are_counted_once_each(client: httpx.Client) -> None:
+    def count() -> float:
+        text = client.get("/metrics").text
+        line = next(line for line in text.splitlines() if line.startswith("vllm:inter_token_latency_seconds_count"))
+        return float(line.split()[-1])
+
+    before = count()
+    body = {"model": MODEL, "prompt": "a", "max_tokens": 5, "n": 2, "seed": 1, "ignore_eos": True}
+    assert client.post("/v1/completions", json=body).status_code == 200
+    assert count() - before == 2 * 4
+
+
 def test_a_page_and_nothing_beside_it(client: httpx.Client) -> None:
     page = client.get("/")
     assert "<title>circius</title>" in page.text
