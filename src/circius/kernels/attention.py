@@ -3,6 +3,7 @@
 The G = H / K query heads that share a key-value head are folded into the query axis, so that the products are plain
 batched matrix products of (G*T, D) with (D, S), and K and V are never materialised H / K times. For one query, and on
 CPUs with units for bf16, this is several times faster than torch's fused kernel; where that one wins, it is used.
+It is also used wherever gradients are wanted: it keeps no scores for the way back, of which there are T * S a head.
 
 Reading the keys in several stretches (the ring, then the chunk) is what lets pre-fill attend to a rolling buffer
 without copying it: only the scores are joined.
@@ -42,7 +43,7 @@ def attend(query: Tensor, stretches: Sequence[Stretch]) -> Tensor:
     """
     if len(stretches) == 1 and _fused_is_faster(query):
         return _attend_fused(query, stretches[0])
-    products = query.dtype if multiplies_fast(query.dtype, query.device) else torch.float32
+    products = products_in(query)
     stretches = [Stretch(keys.to(products), values.to(products), seen) for keys, values, seen in stretches]
     rows, n_queries, n_heads, head_dim = query.shape
     n_kv_heads = stretches[0].keys.shape[1]
@@ -61,6 +62,35 @@ def attend(query: Tensor, stretches: Sequence[Stretch]) -> Tensor:
     out = mixed[0] if len(mixed) == 1 else torch.stack(mixed).sum(dim=0)
     out = out.view(rows, n_kv_heads, group, n_queries, head_dim).permute(0, 3, 1, 2, 4)
     return out.reshape(rows, n_queries, n_heads, head_dim).to(query.dtype)
+
+
+def attend_trained(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Softmax attention of `query` (B, T, H, D) over keys and values (B, K, S, D); no scores are kept for gradients.
+
+    bias: (T, S) in `products_in` of the query, added to the scaled scores: minus infinity where a key is not seen.
+        Without one, S is T, and each query sees the keys up to its own.
+    """
+    products = products_in(query)
+    heads, keys, values = (x.to(products) for x in (query.transpose(1, 2), keys, values))
+    grouped = query.shape[2] != keys.shape[1]
+    # Of CUDA's kernels only the causal one for narrow numbers takes groups; for the others torch would fall back to
+    # plain products, which keep the scores.
+    if grouped and query.device.type != "cpu" and (bias is not None or products == torch.float32):
+        keys, values = (x.repeat_interleave(query.shape[2] // x.shape[1], dim=1) for x in (keys, values))
+        grouped = False
+    mixed = F.scaled_dot_product_attention(
+        heads, keys, values, attn_mask=bias, is_causal=bias is None, enable_gqa=grouped
+    )
+    return mixed.transpose(1, 2).to(query.dtype)
+
+
+def products_in(query: Tensor) -> torch.dtype:
+    """The dtype of attention's products: the query's, or float32 where the processor is slow in it."""
+    return query.dtype if multiplies_fast(query.dtype, query.device) else torch.float32
+
+
+def wants_gradients(*tensors: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
 
 
 def _fused_is_faster(query: Tensor) -> bool:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from circius.base.errors import CirciusError, InvalidInputError
 from circius.kernels import native
@@ -56,6 +57,8 @@ def packed_linears(
     _check(x, matrices, activations)
     if activations == "float" and fixed_order and len(x):
         return _in_fixed_order(x, matrices)
+    if x.requires_grad and torch.is_grad_enabled():
+        return tuple(_Differentiable.apply(x, matrix) for matrix in matrices)  # type: ignore[no-untyped-call]
     if not runs_native(x, matrices) or (activations == "float" and not _takes_few_rows(len(x))):
         return tuple(_by_blocks(x, matrix) for matrix in matrices)
     rows = x.float()
@@ -117,18 +120,45 @@ def _takes_few_rows(n_rows: int) -> bool:
     return 0 < n_rows <= _FEW_ROWS and bool(native.library().circius_has_float_linear())
 
 
+class _Differentiable(torch.autograd.Function):
+    """The product with the gradient of x, for which the matrix is unpacked again: values that were kept on the way
+    there would fill the memory that packing saves."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, matrix: PackedMatrix) -> Tensor:
+        ctx.matrix = matrix
+        return _by_blocks(x, matrix)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        matrix, dtype = ctx.matrix, _products_in(grad)
+        wide = grad.to(dtype)
+        sums = grad.new_zeros(len(grad), matrix.n_inputs, dtype=torch.float32)
+        for block in _blocks(matrix):
+            sums += wide[:, block.start * TILE : block.stop * TILE] @ unpack(matrix, block, dtype)
+        return sums.to(grad.dtype), None
+
+
 def _by_blocks(x: Tensor, matrix: PackedMatrix) -> Tensor:
-    """Unpacks some outputs at a time and multiplies them with torch, in float32 or what x is in if that is fast."""
-    dtype = x.dtype if multiplies_fast(x.dtype, x.device) else torch.float32
-    tiles = max(1, _UNPACKED_AT_ONCE // (matrix.n_inputs * TILE))
+    """Unpacks some outputs at a time and multiplies them with torch."""
+    dtype = _products_in(x)
     wide = x.to(dtype)
-    blocks = [slice(begin, begin + tiles) for begin in range(0, len(matrix.codes), tiles)]
-    if torch.is_grad_enabled() and x.requires_grad:
-        return torch.cat([F.linear(wide, unpack(matrix, block, dtype)) for block in blocks], dim=1).to(x.dtype)
     out = x.new_empty(len(x), matrix.n_outputs)
-    for block in blocks:
+    for block in _blocks(matrix):
         out[:, block.start * TILE : block.stop * TILE] = F.linear(wide, unpack(matrix, block, dtype))
     return out
+
+
+def _blocks(matrix: PackedMatrix) -> list[slice]:
+    """The tiles to unpack at one time."""
+    tiles = max(1, _UNPACKED_AT_ONCE // (matrix.n_inputs * TILE))
+    return [slice(begin, begin + tiles) for begin in range(0, len(matrix.codes), tiles)]
+
+
+def _products_in(x: Tensor) -> torch.dtype:
+    """float32, or what x is in if the processor is fast in it."""
+    return x.dtype if multiplies_fast(x.dtype, x.device) else torch.float32
 
 
 def _check(x: Tensor, matrices: Sequence[PackedMatrix], activations: str) -> None:

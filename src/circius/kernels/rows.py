@@ -25,7 +25,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     if x.ndim != 2 or weight.shape != x.shape[1:]:
         raise InvalidInputError(f"RMSNorm takes (rows, {len(weight)}) with this weight, got {tuple(x.shape)}")
     if not _runs_native(x, weight):
-        wide = x.float()
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
         scale = torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + eps)
         return weight * (wide * scale).to(x.dtype)
     out = torch.empty(x.shape)

@@ -4,10 +4,13 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from circius.base.config import ModelConfig
+from circius.kernels.attention import wants_gradients
 from circius.kernels.linear import linear
 from circius.kernels.rows import rms_norm, silu_times
+from circius.kernels.trained_rows import trained_gated_product, trained_rms_norm, trained_silu_times
 from circius.model.adapter import Adapt
 from circius.model.packed_layers import project
 from circius.model.rope import Rotation, rotate
@@ -43,6 +46,8 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
+        if wants_gradients(x, self.weight) and is_whole(x, self.weight):
+            return trained_rms_norm(x, self.weight, self.eps)
         return rms_norm(x, self.weight, self.eps)
 
 
@@ -84,11 +89,20 @@ class FeedForward(nn.Module):
         if adapt is not None:
             adapt("gate_proj", x, gate)
             adapt("up_proj", x, up)
-        hidden = silu_times(gate, up)
-        out: Tensor = self.down_proj(hidden)
+        down = self.down_proj
+        is_trained = wants_gradients(gate, up) and is_whole(gate, up)
+        if is_trained and adapt is None and isinstance(down, Linear) and is_whole(down.weight):
+            return trained_gated_product(gate, up, down.weight)
+        hidden = trained_silu_times(gate, up) if is_trained else silu_times(gate, up)
+        out: Tensor = down(hidden)
         if adapt is not None:
             adapt("down_proj", hidden, out)
         return out
+
+
+def is_whole(*tensors: Tensor) -> bool:
+    """Whether all are plain tensors: those spread over processes are left to torch, which knows how."""
+    return all(type(x) in (Tensor, nn.Parameter) for x in tensors)
 
 
 class Block(nn.Module):
@@ -100,8 +114,16 @@ class Block(nn.Module):
         self.self_attn = Attention(config)
         self.post_attention_layernorm = RMSNorm(config.dim, config.norm_eps)
         self.mlp = FeedForward(config)
+        self.recomputes = False
+        """Whether training keeps only what comes in, and computes the rest again on the way back."""
 
     def forward(self, x: Tensor, rotation: Rotation, attend: Attend, adapt: Adapt | None = None) -> Tensor:
+        if self.recomputes and torch.is_grad_enabled():
+            again: Tensor = checkpoint(self._computed, x, rotation, attend, adapt, use_reentrant=False)
+            return again
+        return self._computed(x, rotation, attend, adapt)
+
+    def _computed(self, x: Tensor, rotation: Rotation, attend: Attend, adapt: Adapt | None) -> Tensor:
         x = x + self.self_attn(self.input_layernorm(x), rotation, attend, adapt)
         out: Tensor = x + self.mlp(self.post_attention_layernorm(x), adapt)
         return out

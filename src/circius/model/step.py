@@ -1,5 +1,6 @@
 """What one forward needs to know about who sees whom, worked out once and shared by all layers."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -9,9 +10,19 @@ import torch
 from torch import Tensor
 
 from circius.base.config import ModelConfig, Window
-from circius.kernels.attention import Stretch, attend, queries_per_block
+from circius.kernels.attention import (
+    Stretch,
+    attend,
+    attend_trained,
+    products_in,
+    queries_per_block,
+    wants_gradients,
+)
 from circius.kernels.ring_attention import NewTokens, RingAttention, Workspace, attends_natively
 from circius.model.window import visible
+
+_ALIGNED = 16
+"""Numbers at whose multiples a row of a bias begins; CUDA's kernels would copy another."""
 
 
 class Step(Protocol):
@@ -82,8 +93,10 @@ class Band:
         self._window, self._start, self._origin = window, start, origin
         self._past_positions = past_positions
         self._masks: dict[tuple[int, int], Tensor] = {}
+        self._biases: dict[tuple[int, int, torch.dtype], Tensor] = {}
         reach = start + n_tokens - origin
         reach = reach if window is None else min(reach, window)
+        self._sees_all = reach == n_tokens and origin == start and not len(past_positions)
         size = queries_per_block(n_heads, reach + len(past_positions), past_positions.device)
         self._blocks = [self._block(begin, min(begin + size, n_tokens)) for begin in range(0, n_tokens, size)]
 
@@ -129,6 +142,38 @@ class Band:
             mixed.append(attend(query[:, block.queries], stretches))
         return mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=1)
 
+    def attend_trained(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """The same for whole sequences (nothing before them) if gradients are wanted: no scores are kept for them."""
+        assert not len(self._past_positions)
+        if self._sees_all:
+            return attend_trained(query, keys, values)
+        mixed = [
+            attend_trained(
+                query[:, block.queries],
+                keys[:, :, block.keys],
+                values[:, :, block.keys],
+                self._bias(block, products_in(query)),
+            )
+            for block in self._blocks
+        ]
+        return mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=1)
+
+    def _bias(self, block: Block, dtype: torch.dtype) -> Tensor:
+        """0 where a query of the block sees a key, minus infinity elsewhere.
+
+        Blocks of one shape share it, in all layers: what a product with gradients is given is kept for the way back.
+        """
+        n_queries, n_keys = (part.stop - part.start for part in (block.queries, block.keys))
+        shape = (n_queries, n_keys, dtype)
+        if shape not in self._biases:
+            wide = torch.zeros(n_queries, n_keys + -n_keys % _ALIGNED, dtype=dtype, device=self._past_positions.device)
+            bias = wide[:, :n_keys]
+            if block.visible is not None:
+                n_masked = block.visible.shape[-1]
+                bias[:, n_keys - n_masked :].masked_fill_(~block.visible[0], -math.inf)
+            self._biases[shape] = bias
+        return self._biases[shape]
+
 
 def heads_first(x: Tensor) -> Tensor:
     """(B, T, K, D) as (B, K, T, D), laid out anew: the products run over one head at a time."""
@@ -155,11 +200,15 @@ class FreshStep:
         window = self._config.windows[layer]
         if window not in self._bands:
             self._bands[window] = self._bands_of(window)
+        is_trained = wants_gradients(query, key, value)
         mixed, begin = [], 0
         for band, (length, n_rows) in zip(self._bands[window], _runs(self._lengths), strict=True):
             end = begin + length * n_rows
             q, k, v = (x[begin:end].view(n_rows, length, *x.shape[1:]) for x in (query, key, value))
-            mixed.append(band.attend(q, heads_first(k), heads_first(v)).flatten(0, 1))
+            if is_trained:
+                mixed.append(band.attend_trained(q, k.transpose(1, 2), v.transpose(1, 2)).flatten(0, 1))
+            else:
+                mixed.append(band.attend(q, heads_first(k), heads_first(v)).flatten(0, 1))
             begin = end
         return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
 

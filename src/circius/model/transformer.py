@@ -141,6 +141,11 @@ class Transformer(nn.Module):
                 self.set_submodule(name.removesuffix(".weight"), packed)
         self._gather_packed()
 
+    def replace(self, name: str, layer: nn.Module) -> None:
+        """Puts another layer in the place of the one with that name, such as `model.layers.0.self_attn.q_proj`."""
+        self.set_submodule(name, layer)
+        self._gather_packed()
+
     def _gather_packed(self) -> None:
         self._packed_blocks = PackedBlocks.of(self._blocks()) if self.is_packed else None
 
