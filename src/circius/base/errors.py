@@ -56,9 +56,17 @@ class TokenizerError(CirciusError):
     """A tokenizer file is missing, damaged, or of a kind that circius does not implement."""
 
 
+class DataError(CirciusError):
+    """A data set is missing, damaged, or not what it claims to be."""
+
+
 class DownloadError(CirciusError):
     """A download failed, or what arrived is not what was promised."""
 
 
 class StorageError(CirciusError):
     """A file could not be written: no space, no permission, or already there."""
+
+
+class SandboxError(CirciusError):
+    """There is no safe place on this machine to run a program that a model wrote."""

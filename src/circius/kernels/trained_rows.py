@@ -15,19 +15,19 @@ from circius.kernels.rows import rms_norm, silu_times
 
 def trained_rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """`rows.rms_norm` with gradients of x and the weight."""
-    normed: Tensor = _RMSNorm.apply(x, weight, eps)
+    normed: Tensor = _RMSNorm.apply(x, weight, eps)  # type: ignore[no-untyped-call]
     return normed
 
 
 def trained_silu_times(gate: Tensor, up: Tensor) -> Tensor:
     """`rows.silu_times` with gradients of both."""
-    gated: Tensor = _SiluTimes.apply(gate, up)
+    gated: Tensor = _SiluTimes.apply(gate, up)  # type: ignore[no-untyped-call]
     return gated
 
 
 def trained_gated_product(gate: Tensor, up: Tensor, weight: Tensor) -> Tensor:
     """silu(gate) * up, (N, F) both, times `weight` (E, F) transposed, as (N, E), with gradients of all three."""
-    product: Tensor = _GatedProduct.apply(gate, up, weight)
+    product: Tensor = _GatedProduct.apply(gate, up, weight)  # type: ignore[no-untyped-call]
     return product
 
 
