@@ -16,7 +16,7 @@ from circius.engine.llm import LLM
 from circius.serve.app import create_app
 from circius.serve.config import ServeConfig
 from circius.serve.state import State
-from tests.unit.engine.tiny import byte_llm
+from tests.unit.engine.tiny import byte_llm, mistral_llm
 
 MODEL = "tiny"
 
@@ -49,14 +49,25 @@ def loader(
     folder: Path, *, window: Window = 40, context: int = 400, speculate: int = 0, cache_tokens: int = 64 * 64,
     max_streams: int = 8,
 ) -> Callable[[], tuple[LLM, Engine]]:  # fmt: skip
+    """Loads a model of bytes."""
+
     def load() -> tuple[LLM, Engine]:
-        llm = byte_llm(folder, window=window, context=context)
         limits = EngineLimits(
             cache_tokens=cache_tokens, max_streams=max_streams, chunk_size=64, mixed_chunk_size=32, speculate=speculate
         )
-        return llm, Engine(llm.model, limits=limits, tokenizer=llm.tokenizer)
+        return with_engine(byte_llm(folder, window=window, context=context), limits)
 
     return load
+
+
+def tool_loader(version: str = "v3") -> Callable[[], tuple[LLM, Engine]]:
+    """Loads a model of one of Mistral's own vocabularies, in which a prompt with tools is short."""
+    limits = EngineLimits(cache_tokens=64 * 256, max_streams=8, chunk_size=512, mixed_chunk_size=128, speculate=4)
+    return lambda: with_engine(mistral_llm(version), limits)
+
+
+def with_engine(llm: LLM, limits: EngineLimits) -> tuple[LLM, Engine]:
+    return llm, Engine(llm.model, limits=limits, tokenizer=llm.tokenizer)
 
 
 @contextmanager

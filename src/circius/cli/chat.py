@@ -27,6 +27,7 @@ DEFAULT_MAX_TOKENS = 512
 def command(
     model: Annotated[str | None, typer.Argument(metavar="MODEL", help=options.MODEL_HELP, show_default=DEMO)] = None,
     system: options.System = None,
+    guard: options.Guard = False,
     max_tokens: options.MaxTokens = None,
     temperature: options.Temperature = 0.3,
     top_p: options.TopP = 0.9,
@@ -56,8 +57,8 @@ def command(
     """Talk with a model.
 
     Each turn computes only what the turns before it have not: the cache stays. /help lists the commands (/system
-    /save /load /reset /retry /stats /exit). Enter sends, Esc-Enter breaks the line, a block of lines can stand between
-    triple quotes. Ctrl-C stops the answer, Ctrl-D ends the chat.
+    /guard /save /load /reset /retry /stats /exit). Enter sends, Esc-Enter breaks the line, a block of lines can stand
+    between triple quotes. Ctrl-C stops the answer, Ctrl-D ends the chat.
 
     When stdin is a pipe, every line is a turn, and the first error ends the chat. With --json each turn prints one
     object.
@@ -95,7 +96,7 @@ def command(
         template=template,
         injection=injection,
     )
-    state = _begin(loading, system, output)
+    state = _begin(loading, system, output, guard=guard)
     _talk(state, params, may_shorten=max_tokens is None)
 
 
@@ -105,7 +106,7 @@ def _note_demo(output: Output) -> None:
     output.note(f"no model named: taking {DEMO} ({ALIASES[DEMO].about})")
 
 
-def _begin(loading: ModelOptions, system: str | None, output: Output) -> ChatState:
+def _begin(loading: ModelOptions, system: str | None, output: Output, *, guard: bool) -> ChatState:
     llm = open_llm(loading, output)
     if llm.chat_template is None:
         raise TemplateError(
@@ -116,7 +117,7 @@ def _begin(loading: ModelOptions, system: str | None, output: Output) -> ChatSta
 
     opening = [] if system is None else [Message("system", system)]
     return ChatState(
-        session=ChatSession(llm, opening),
+        session=ChatSession(llm, opening, guard=guard),
         llm=llm,
         model=loading.model,
         output=output,

@@ -71,6 +71,14 @@ def _system(state: ChatState, text: str) -> None:
     state.output.reply("system prompt set" if text else "system prompt removed")
 
 
+def _guard(state: ChatState, word: str) -> None:
+    wanted = {"on": True, "off": False, "": not state.session.guard}
+    if word not in wanted:
+        raise InvalidInputError(f"/guard: it can be on or off, got {word!r}")
+    state.session.guard = wanted[word]
+    state.output.reply("guard prompt on, before the system prompt" if state.session.guard else "guard prompt off")
+
+
 def _save(state: ChatState, name: str) -> None:
     path = _path(name, "/save")
     save_conversation(path, state.session.messages, model=state.model)
@@ -124,6 +132,7 @@ COMMANDS: Mapping[str, ChatCommand] = MappingProxyType(
     {
         "/help": ChatCommand("/help", "list the commands", _help),
         "/system": ChatCommand("/system [TEXT]", "set the system prompt; without TEXT remove it", _system),
+        "/guard": ChatCommand("/guard [on|off]", "put the guard prompt before the conversation, or not", _guard),
         "/save": ChatCommand("/save FILE", "write the conversation to a file", _save),
         "/load": ChatCommand("/load FILE", "go on with a saved conversation", _load),
         "/reset": ChatCommand("/reset", "forget the conversation, keep the system prompt", _reset),

@@ -37,6 +37,7 @@ def command(
         ),
     ] = None,
     system: options.System = None,
+    guard: options.Guard = False,
     max_tokens: options.MaxTokens = None,
     temperature: options.Temperature = 0.0,
     top_p: options.TopP = 1.0,
@@ -98,8 +99,9 @@ def command(
     prints what there is.
     """
     output = Output(as_json=as_json, quiet=quiet)
-    if as_chat is False and (system is not None or template is not options.Template.AUTO):
-        raise InvalidInputError("--system and --template are for a chat: leave them out, or --raw")
+    asks_for_chat = system is not None or guard or template is not options.Template.AUTO
+    if as_chat is False and asks_for_chat:
+        raise InvalidInputError("--system, --guard and --template are for a chat: leave them out, or --raw")
     if not as_json and (logprobs is not None or prompt_logprobs is not None):
         raise InvalidInputError("--logprobs and --prompt-logprobs need --json")
     from circius.engine.params import SamplingParams
@@ -141,10 +143,9 @@ def command(
         output,
     )
     if as_chat is None:
-        asks_for_chat = system is not None or template is not options.Template.AUTO
         as_chat = asks_for_chat or takes_messages(llm, output)
     conversation = conversation_of(text, system) if as_chat else None
-    _generate(llm, conversation or text, params, output, model=model, may_shorten=max_tokens is None)
+    _generate(llm, conversation or text, params, output, model=model, guard=guard, may_shorten=max_tokens is None)
 
 
 def takes_messages(llm: "LLM", output: Output) -> bool:
@@ -168,6 +169,7 @@ def _generate(
     output: Output,
     *,
     model: str,
+    guard: bool,
     may_shorten: bool,
 ) -> None:
     """Runs the request and shows its result; exits with 130 if Ctrl-C stopped it."""
@@ -175,12 +177,12 @@ def _generate(
     streamed = answer.Streamed(output, is_shown=is_streamed)
     with answer.stopped_by_ctrl_c() as is_cancelled, streamed:
         try:
-            result = _run(llm, asked, params, streamed, is_cancelled)
+            result = _run(llm, asked, params, streamed, is_cancelled, guard=guard)
         except ContextOverflowError:
             if not may_shorten:
                 raise
             # The default length does not fit: let the answer fill what the context leaves, if it leaves anything.
-            result = _run(llm, asked, replace(params, max_tokens=None), streamed, is_cancelled)
+            result = _run(llm, asked, replace(params, max_tokens=None), streamed, is_cancelled, guard=guard)
     memory = answer.Memory(
         cache_bytes=answer.held_cache_bytes(llm.model, result),
         peak_bytes=answer.peak_memory_bytes(llm.model.device),
@@ -203,9 +205,13 @@ def _run(
     params: "SamplingParams",
     streamed: answer.Streamed,
     is_cancelled: "IsCancelled",
+    *,
+    guard: bool,
 ) -> "RequestOutput":
     watched: dict[str, Any] = {"on_token": streamed.take, "on_prefill": streamed.read, "is_cancelled": is_cancelled}
-    return (llm.generate(asked, params, **watched) if isinstance(asked, str) else llm.chat(asked, params, **watched))[0]
+    if isinstance(asked, str):
+        return llm.generate(asked, params, **watched)[0]
+    return llm.chat(asked, params, guard=guard, **watched)[0]
 
 
 def _show_all(result: "RequestOutput", output: Output) -> None:

@@ -12,21 +12,33 @@ import typer
 
 from circius.base.errors import PromptError
 from circius.cli import (
+    arena,
     batch,
     bench,
     chat,
+    compare,
     convert,
+    data,
+    dpo,
     failure,
+    finetune,
     generate,
     info,
     init,
+    merge,
+    moderate,
+    mt_bench,
     options,
+    pretrain,
     pull,
     quantize,
     score,
     serve,
     tokenize,
+    tokenizer,
+    verify,
 )
+from circius.cli import eval as evaluate
 
 
 def unwrapped(docstring: str | None) -> str:
@@ -35,14 +47,29 @@ def unwrapped(docstring: str | None) -> str:
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
+def help_without_verb(context: typer.Context) -> None:
+    """Prints the help of a group when none of its verbs is named."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
 app = typer.Typer(
     name="circius",
     help="The Mistral 7B system: exact sliding-window attention, a rolling cache, every checkpoint format.",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (pull, info, generate, chat, serve, batch, score, bench, convert, quantize, init, tokenize):
+for verb in (
+    *(pull, info, generate, chat, serve, batch, score, evaluate, compare, moderate, bench, convert, quantize, merge),
+    *(init, verify, mt_bench, arena, tokenize, pretrain, finetune, dpo),
+):
     app.command(verb.NAME, help=unwrapped(verb.command.__doc__))(verb.command)
+for group in (data, tokenizer):
+    branch = typer.Typer(name=group.NAME, help=group.HELP)
+    for verb in group.VERBS:
+        branch.command(verb.NAME, help=unwrapped(verb.command.__doc__))(verb.command)
+    branch.callback(invoke_without_command=True)(help_without_verb)
+    app.add_typer(branch)
 
 
 @app.callback(invoke_without_command=True)

@@ -290,6 +290,15 @@ System = Annotated[
     str | None,
     typer.Option("--system", metavar="TEXT", help="The system prompt.", show_default="none", rich_help_panel=CHAT),
 ]
+Guard = Annotated[
+    bool,
+    typer.Option(
+        "--guard",
+        metavar=FLAG,
+        help="Put the paper's guard prompt before the conversation, and before --system.",
+        rich_help_panel=CHAT,
+    ),
+]
 
 Json = Annotated[
     bool, typer.Option("--json", metavar=FLAG, help="Print one JSON object and nothing else.", rich_help_panel=OUTPUT)

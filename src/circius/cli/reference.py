@@ -6,6 +6,7 @@ Tables of names, defaults and sentences rather than pasted `--help` screens: tho
 """
 
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,19 @@ def page() -> str:
     """The whole page, as Markdown."""
     # Typer's command objects have changed their classes between versions, but not the attributes used here.
     group: Any = typer.main.get_command(app)
-    verbs = list(group.commands.values())
+    verbs = dict(_named(group))
     parts = [OPENING, "## circius\n", f"    circius {_usage(group)}\n", _parameters(group), _verbs(verbs)]
-    for verb in verbs:
-        parts += [f"## circius {verb.name}\n", f"    circius {verb.name} {_usage(verb)}\n", f"{verb.help}\n"]
+    for name, verb in verbs.items():
+        parts += [f"## circius {name}\n", f"    circius {name} {_usage(verb)}\n", f"{verb.help}\n"]
         parts.append(_parameters(verb))
     return "\n".join(parts)
+
+
+def _named(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    """Every verb with its whole name, those of groups among them."""
+    for command in group.commands.values():
+        name = f"{before}{command.name}"
+        yield from _named(command, f"{name} ") if hasattr(command, "commands") else [(name, command)]
 
 
 def _usage(command: Any) -> str:
@@ -45,8 +53,11 @@ def _usage(command: Any) -> str:
     return " ".join(["[OPTIONS]", *tail])
 
 
-def _verbs(verbs: list[Any]) -> str:
-    rows = [f"| [`{verb.name}`](#circius-{verb.name}) | {verb.help.partition(chr(10))[0]} |" for verb in verbs]
+def _verbs(verbs: Mapping[str, Any]) -> str:
+    rows = [
+        f"| [`{name}`](#circius-{name.replace(' ', '-')}) | {verb.help.partition(chr(10))[0]} |"
+        for name, verb in verbs.items()
+    ]
     return "\n".join(["| verb | what it does |", "|---|---|", *rows]) + "\n"
 
 

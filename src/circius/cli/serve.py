@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 NAME = "serve"
 KEYS_VARIABLE = "CIRCIUS_API_KEYS"
 ADMIN_KEYS_VARIABLE = "CIRCIUS_ADMIN_KEYS"
-LISTENING, WORK, ADAPTERS = "Listening", "Work at once", "Adapters"
+LISTENING, WORK, ADAPTERS, MODERATION = "Listening", "Work at once", "Adapters", "Moderation"
 
 
 def command(
@@ -70,6 +70,18 @@ def command(
             help=f"A file with the keys of those who may load adapters, one a line; {ADMIN_KEYS_VARIABLE} likewise.",
             show_default="none", rich_help_panel=ADAPTERS,
         ),
+    ] = None,
+    moderate_prompts: Annotated[
+        Path | None,
+        typer.Option("--moderate-prompts", metavar="POLICY.json",
+                     help="Let the model judge every prompt first, and refuse or mark it by this policy.",
+                     show_default="none", rich_help_panel=MODERATION),
+    ] = None,
+    moderate_answers: Annotated[
+        Path | None,
+        typer.Option("--moderate-answers", metavar="POLICY.json",
+                     help="The same for answers, which are held back until they are whole and judged.",
+                     show_default="none", rich_help_panel=MODERATION),
     ] = None,
     cors_origin: Annotated[
         list[str] | None,
@@ -145,6 +157,8 @@ def command(
             f"serving needs {error.name}: install circius with its extra, pip install -e '.[serve]' in its folder"
         ) from error
 
+    from circius.moderate.policy import read_policy
+
     output = Output(as_json=False, quiet=quiet)
     names = tuple(served_model_name or [name_of(model)])
     config = ServeConfig(
@@ -162,6 +176,8 @@ def command(
         adapter_folder=adapter_folder,
         max_adapters=max_adapters,
         admin_keys=read_keys(admin_key_file, os.environ.get(ADMIN_KEYS_VARIABLE, "")),
+        prompt_policy=read_policy(moderate_prompts) if moderate_prompts else None,
+        answer_policy=read_policy(moderate_answers) if moderate_answers else None,
     )
     if max_memory is not None and max_memory <= 0:
         raise InvalidInputError(f"--max-memory must be above 0 GiB, got {max_memory:g}")

@@ -6,6 +6,7 @@ from typing import Protocol
 from circius.engine.outputs import CompletionOutput, FinishReason, Logprobs
 from circius.engine.request import Request
 from circius.engine.stop import StopFinder
+from circius.text.tool_reader import CallPiece
 
 
 class Decoder(Protocol):
@@ -30,6 +31,9 @@ class Answer:
         self.stop_reason: int | str | None = None
         self._make_decoder = make_decoder
         self._decoder: Decoder | None = None
+        self._reader = request.read_calls() if request.read_calls else None
+        self.last_calls: tuple[CallPiece, ...] = ()
+        """The pieces of calls that came with the newest token."""
         self._finder = StopFinder(request.params.stops, include=request.params.include_stop_str_in_output)
         self._shown: list[str] = []
         self._logprobs: list[Logprobs] = []
@@ -59,13 +63,14 @@ class Answer:
             self.stop_reason = None if token in self.request.eos_ids else token
             shows_end = self.request.params.include_stop_str_in_output
             return self._show((self._push(token) if shows_end else "") + self._tail())
-        text = self._push(token)
+        is_mark = self._reader is not None and token in self._reader.marks
+        text = self._tail() if is_mark else self._push(token)
         if self._finder.found is None and len(self.token_ids) == self.request.max_tokens:
             text += self._tail()
             self.finish_reason = "length"
         if self._finder.found is not None:
             self.finish_reason, self.stop_reason = "stop", self._finder.found
-        return self._show(text)
+        return self._show(text, token if is_mark and self._finder.found is None else None)
 
     def abort(self) -> str:
         """Ends the answer as it stands; returns the text that was held back."""
@@ -89,6 +94,7 @@ class Answer:
             logprobs=list(self._logprobs) if wants_logprobs else None,
             finish_reason=self.finish_reason,
             stop_reason=self.stop_reason,
+            tool_calls=self._reader.calls if self._reader else [],
         )
 
     def _push(self, token: int) -> str:
@@ -103,6 +109,17 @@ class Answer:
         rest = self._decoder.flush() if self._decoder else ""
         return self._finder.push(rest) + self._finder.flush()
 
-    def _show(self, text: str) -> str:
+    def _show(self, text: str, mark: int | None = None) -> str:
+        """Takes what may be shown now, and the control token behind it by which calls begin; returns what is text."""
+        if self._reader is not None:
+            said = [self._reader.push(text)]
+            if mark is not None:
+                said.append(self._reader.mark(mark))
+            if not self.is_running:
+                said.append(self._reader.end())
+            if self.finish_reason == "stop" and self._reader.is_whole:
+                self.finish_reason = "tool_calls"
+            text = "".join(part.text for part in said)
+            self.last_calls = tuple(piece for part in said for piece in part.calls)
         self._shown.append(text)
         return text

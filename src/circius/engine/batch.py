@@ -239,18 +239,19 @@ class Batch:
         self, active: Sequence[int], begins: Sequence[int], taken: Sequence[Sequence[int]], logits: Tensor
     ) -> dict[tuple[int, int], Logprobs]:
         """The entries of `logprobs` by place in the batch and depth in the step, where any are asked for."""
-        wanted = {place: self._answers[row].request.params.logprobs for place, row in enumerate(active)}
+        wanted = {place: self._answers[row].request.params for place, row in enumerate(active)}
         asked = [
-            (place, depth, token, n_top)
-            for place, n_top in wanted.items()
-            if n_top is not None
+            (place, depth, token, params)
+            for place, params in wanted.items()
+            if params.logprobs is not None
             for depth, token in enumerate(taken[place])
         ]
         if not asked:
             return {}
         at = torch.tensor([begins[place] + depth for place, depth, _, _ in asked], device=logits.device)
         tokens = torch.tensor([max(token, 0) for _, _, token, _ in asked], device=logits.device)
-        entries = describe(logits[at], tokens, [n_top for *_, n_top in asked], self._name_token)
+        n_top, named = [p.logprobs or 0 for *_, p in asked], [p.named_ids for *_, p in asked]
+        entries = describe(logits[at], tokens, n_top, self._name_token, named)
         return {(place, depth): entry for (place, depth, _, _), entry in zip(asked, entries, strict=True)}
 
     def _abort(self, row: int) -> None:

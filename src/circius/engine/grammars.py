@@ -1,7 +1,7 @@
 """Forms of answers over a tokenizer's own bytes, by llguidance: which tokens may stand next."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -32,12 +32,15 @@ class Grammars:
         if not end_ids:
             raise ParamsError("structured_outputs need an end token, and this tokenizer names none")
         self._library: Any = llguidance
+        self._vocabulary = _Vocabulary(tokenizer, min(end_ids))
         self._tokenizer = llguidance.LLTokenizer(
-            llguidance.TokenizerWrapper(_Vocabulary(tokenizer, min(end_ids))),
+            llguidance.TokenizerWrapper(self._vocabulary),
             n_vocab=vocab_size,
             eos_token=sorted(end_ids),
         )
-        self._checked = lru_cache(maxsize=_KEPT)(self._check)
+        self.problem = lru_cache(maxsize=_KEPT)(self._problem)
+        """What is wrong with a grammar, if anything is."""
+        self._compiled = lru_cache(maxsize=_KEPT)(self._compile)
 
     def constraint(self, wanted: StructuredOutputs) -> Callable[[], Constraint]:
         """What makes a constraint for each answer.
@@ -45,9 +48,19 @@ class Grammars:
         Raises:
             ParamsError: the form cannot be honoured; it says what of it.
         """
-        grammar = self._grammar(wanted)
-        self._checked(grammar)
-        return lambda: _Matcher(self._library.LLMatcher(self._tokenizer, grammar, log_level=0))
+        return self.matcher(self._grammar(wanted), "structured_outputs")
+
+    def matcher(self, grammar: str, name: str) -> Callable[[], "Matcher"]:
+        """What makes a constraint by a grammar for each answer. name: what the caller calls it, for the error.
+
+        Raises:
+            ParamsError: the grammar cannot be honoured; it says what of it.
+        """
+        problem = self.problem(grammar)
+        if problem is not None:
+            raise ParamsError(f"{name} cannot be honoured: {problem}")
+        first = self._compiled(grammar)  # which takes long for large grammars; a copy does not
+        return lambda: Matcher(first.deep_copy(), self._vocabulary)
 
     def _grammar(self, wanted: StructuredOutputs) -> str:
         matcher = self._library.LLMatcher
@@ -63,20 +76,35 @@ class Grammars:
         except ValueError as error:
             raise ParamsError(f"structured_outputs: {_first_line(str(error))}") from error
 
-    def _check(self, grammar: str) -> None:
+    def _compile(self, grammar: str) -> Any:
+        return self._library.LLMatcher(self._tokenizer, grammar, log_level=0)
+
+    def _problem(self, grammar: str) -> str | None:
         is_error, messages = self._library.LLMatcher.validate_grammar_with_warnings(grammar, self._tokenizer)
         # A warning tells of something that would not be heeded, which is an error here.
-        if is_error or messages:
-            raise ParamsError(f"structured_outputs cannot be honoured: {_first_line(' '.join(messages))}")
+        return _first_line(" ".join(messages)) if is_error or messages else None
+
+
+def json_grammar(schema: Mapping[str, Any] | bool) -> str:
+    """The grammar of JSON by a schema, in one way of spacing."""
+    return f"start: {json_rule(schema)}"
+
+
+def json_rule(schema: Mapping[str, Any] | bool) -> str:
+    """The same as the right side of a rule."""
+    body = {**schema, "x-guidance": _SPACING} if isinstance(schema, Mapping) else schema
+    return f"%json {json.dumps(body)}"
 
 
 def _first_line(message: str) -> str:
     return next((line.strip() for line in message.splitlines() if line.strip()), "not a form that can be parsed")
 
 
-class _Matcher:
-    def __init__(self, matcher: Any) -> None:
-        self._matcher = matcher
+class Matcher:
+    """A constraint by llguidance."""
+
+    def __init__(self, matcher: Any, vocabulary: "_Vocabulary") -> None:
+        self._matcher, self._vocabulary = matcher, vocabulary
 
     def allowed(self) -> bytes:
         mask = self._matcher.compute_bitmask()
@@ -87,6 +115,11 @@ class _Matcher:
     def accept(self, token: int) -> None:
         if not self._matcher.consume_token(token):
             raise CirciusError(f"structured output: {_first_line(self._matcher.get_error())}")
+
+    def accept_bytes(self, content: bytes) -> bool:
+        """Whether the form can begin with these bytes; if so, goes on behind them."""
+        ids = self._vocabulary.spell(content)
+        return ids is not None and self._matcher.try_consume_tokens(ids) == len(ids)
 
 
 class _Vocabulary:
@@ -118,6 +151,11 @@ class _Vocabulary:
         if b"".join(self.tokens[token] for token in ids) == wanted:
             return ids
         return self._longest_first(wanted)
+
+    def spell(self, content: bytes) -> list[int] | None:
+        """Tokens for some bytes, if there are any."""
+        ids = self._longest_first(content)
+        return ids if b"".join(self.tokens[token] for token in ids) == content else None
 
     def _longest_first(self, text: bytes) -> list[int]:
         """The longest token at each place; a vocabulary with all bytes always has one."""

@@ -27,12 +27,19 @@ from circius.engine.params import SamplingParams
 from circius.engine.prefill import OnPrefill, unheard
 from circius.engine.prompts import Conversation, Prompt, as_conversations, as_params, as_prompts, encode_prompt
 from circius.engine.reading import TextCounter, read_pieces, stream_ids
+from circius.engine.reflection import reflector
 from circius.engine.request import Limits, Request, make_request
 from circius.engine.score import OnScored, Score, score_stream, score_tokens
 from circius.engine.speculate import INEXACT_DRAFTS, MOST_DRAFTED
 from circius.engine.structured import Constraint, StructuredOutputs
+from circius.engine.tools import ToolChoice, check_params, tool_use, with_tools
 from circius.model import Adapter, Transformer
+from circius.moderate.guard import guarded
+from circius.moderate.instruction import Kind
+from circius.moderate.reflect import Verdict
 from circius.text import ChatTemplate, Message, Tokenizer, check_vocab, load_tokenizer
+from circius.text.message import as_messages
+from circius.text.tools import Tool
 from circius.weights import KEEP, Keep, load_model, open_checkpoint
 from circius.weights.adapter import check_adapter, read_adapter
 from circius.weights.hub import resolve
@@ -244,7 +251,11 @@ class LLM:
         messages: Conversation | Sequence[Conversation],
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
+        tools: Sequence[Tool | Mapping[str, Any]] | None = None,
+        tool_choice: ToolChoice | None = None,
+        parallel_tool_calls: bool = True,
         continue_final: bool = False,
+        guard: bool = False,
         on_token: OnToken | None = None,
         is_cancelled: IsCancelled = never,
         on_prefill: OnPrefill = unheard,
@@ -252,7 +263,11 @@ class LLM:
     ) -> list[RequestOutput]:
         """The answers to conversations, rendered by the chat template; otherwise as `generate`.
 
+        tools: functions that the model may call, by OpenAI's definitions; the calls are each answer's `tool_calls`.
+        tool_choice: "auto" lets the model choose, "required" wants a call, "none" forbids them; a mapping names the
+            function. parallel_tool_calls: whether one answer may have several.
         continue_final: go on with the last message, which is the assistant's, instead of answering it.
+        guard: put the guard prompt of the paper before each conversation (`circius.moderate.guard`).
 
         Raises:
             TemplateError: the model has no chat template, or it cannot render a conversation.
@@ -261,10 +276,30 @@ class LLM:
         given = as_conversations(messages)
         params = as_params(sampling_params, len(given))
         requests = [
-            self.chat_request(conversation, own, continue_final=continue_final)
+            self.chat_request(
+                conversation,
+                own,
+                tools=tools,
+                tool_choice=tool_choice,
+                parallel_tool_calls=parallel_tool_calls,
+                continue_final=continue_final,
+                guard=guard,
+            )
             for conversation, own in zip(given, params, strict=True)
         ]
         return self._run(requests, on_token, is_cancelled, on_prefill, progress=progress)
+
+    def moderate(self, texts: str | Sequence[str], *, categories: str = "long", kind: Kind = "prompt") -> list[Verdict]:
+        """What the model thinks of texts: the probability of each category, and that none applies.
+
+        categories: the paper's "short" list, or the "long" one. kind: whether the texts are "prompt" or "answer".
+
+        Raises:
+            TemplateError: the model has no chat template.
+            PromptError, InvalidInputError: as `circius.moderate.reflect`.
+        """
+        given = [texts] if isinstance(texts, str) else list(texts)
+        return reflector(self, categories).verdicts(given, kind=kind)
 
     def completion_request(
         self, prompt: str | Sequence[int], params: SamplingParams, *, adds_bos: bool = True
@@ -288,22 +323,39 @@ class LLM:
         messages: Sequence[Message | Mapping[str, Any]],
         params: SamplingParams,
         *,
+        tools: Sequence[Tool | Mapping[str, Any]] | None = None,
+        tool_choice: ToolChoice | None = None,
+        parallel_tool_calls: bool = True,
         continue_final: bool = False,
+        guard: bool = False,
     ) -> Request:
-        """The checked request for the next answer in a conversation.
+        """The checked request for the next answer in a conversation; with `guard`, under the guard prompt.
 
         Raises:
             TemplateError, PromptError, ContextOverflowError, ParamsError: as `chat`.
         """
         if self.chat_template is None:
             raise TemplateError(self._no_chat)
-        return make_request(
-            self.chat_template.encode(messages, continue_final=continue_final),
+        if guard:
+            messages = guarded(as_messages(messages))
+        use = tool_use(tools, tool_choice, parallel=parallel_tool_calls)
+        shown = () if use is None else use.shown
+        if use is not None:
+            check_params(use, params)
+        request = make_request(
+            self.chat_template.encode(messages, tools=shown, continue_final=continue_final),
             params,
             self._limits(is_chat=True),
-            prompt=self.chat_template.render(messages, continue_final=continue_final),
+            prompt=self.chat_template.render(messages, tools=shown, continue_final=continue_final),
             continues_text=continue_final,
         )
+        if use is None:
+            return request
+        assert self.tokenizer is not None
+        return with_tools(
+            request, use, self.chat_template.call_form,
+            tokenizer=self.tokenizer, vocab_size=self.config.vocab_size, forms=self._forms,
+        )  # fmt: skip
 
     def score(
         self,
@@ -375,13 +427,21 @@ class LLM:
         Raises:
             ParamsError: the form cannot be honoured.
         """
+        return self._forms().constraint(wanted)
+
+    def _forms(self) -> Grammars:
+        """The forms that answers can be given.
+
+        Raises:
+            CirciusError: they need something that is not installed, or an end token.
+        """
         assert self.tokenizer is not None
         if self._grammars is None:
             turns = self.chat_template.stop_ids if self.chat_template else frozenset()
             self._grammars = Grammars(
                 self.tokenizer, vocab_size=self.config.vocab_size, end_ids=self.tokenizer.eos_ids | turns
             )
-        return self._grammars.constraint(wanted)
+        return self._grammars
 
     def _limits(self, *, is_chat: bool) -> Limits:
         return Limits(

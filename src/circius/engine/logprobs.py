@@ -16,10 +16,17 @@ def token_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
     return -torch.nn.functional.cross_entropy(logits.float(), tokens, reduction="none")
 
 
-def describe(logits: Tensor, tokens: Tensor, n_top: Sequence[int], name_token: NameToken | None) -> list[Logprobs]:
-    """For each of N places: the token that stands there, then the `n_top` likeliest.
+def describe(
+    logits: Tensor,
+    tokens: Tensor,
+    n_top: Sequence[int],
+    name_token: NameToken | None,
+    named: Sequence[Sequence[int]] | None = None,
+) -> list[Logprobs]:
+    """For each of N places: the token that stands there, then the `n_top` likeliest, or those that are `named`.
 
-    logits: (N, V), as the model gave them. tokens: (N,). n_top: N counts, 0 for the token alone.
+    logits: (N, V), as the model gave them. tokens: (N,). n_top: N counts, 0 for the token alone. named: for each place
+    the tokens that are wanted whatever their rank; where there are some, the likeliest are left out.
     """
     largest = min(max(n_top), logits.shape[-1])
     logprobs = logits.float().log_softmax(dim=-1)
@@ -35,8 +42,17 @@ def describe(logits: Tensor, tokens: Tensor, n_top: Sequence[int], name_token: N
         tokens.tolist(), own[:, 0].tolist(), ranks.tolist(), ids.tolist(), values.tolist(), top_ranks.tolist(),
         n_top, strict=True,
     )  # fmt: skip
-    return [
+    described: list[Logprobs] = [
         {token: entry(logprob, rank, token)}
         | {i: entry(v, r, i) for i, v, r in list(zip(top, at, rank_list, strict=True))[:n]}
         for token, logprob, rank, top, at, rank_list, n in places
     ]
+    for place, ids_here in enumerate(named or ()):
+        if ids_here:
+            found = logprobs[place, torch.tensor(ids_here, device=logprobs.device)]
+            ranks_here = ((logprobs[place] > found[:, None]).sum(dim=-1) + 1).tolist()
+            own_token = next(iter(described[place]))
+            described[place] = {own_token: described[place][own_token]} | {
+                i: entry(v, r, i) for i, v, r in zip(ids_here, found.tolist(), ranks_here, strict=True)
+            }
+    return described

@@ -1,10 +1,12 @@
 """What generation gives back, in the shape that vLLM users know. No torch here."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-FinishReason = Literal["stop", "length", "abort"]
+from circius.text.tools import ToolCall
+
+FinishReason = Literal["stop", "length", "abort", "tool_calls", "content_filter"]
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,11 @@ class CompletionOutput:
     """One answer to a prompt.
 
     `token_ids` ends with the end token that stopped it, if one did; `text` does not show it. `finish_reason` is
-    "stop" (an end token, a stop token or a stop text), "length" (max_tokens) or "abort" (cancelled by the
-    caller: what had been made so far). `stop_reason` is the stop text or the stop token's id, and None for the
+    "stop" (an end token, a stop token or a stop text), "tool_calls" (the same, behind calls of tools), "length"
+    (max_tokens), "abort" (cancelled by the caller: what had been made so far) or "content_filter" (a server's policy
+    shows something else in its place). `tool_calls` are the functions that
+    the model wants to be called; `text` does not show them. If the answer was cut off ("length", a stop text), the
+    arguments of the last one may be. `stop_reason` is the stop text or the stop token's id, and None for the
     tokenizer's own end token. `cumulative_logprob` and `logprobs` are None unless they were asked for.
     """
 
@@ -41,6 +46,7 @@ class CompletionOutput:
     logprobs: list[Logprobs] | None = None
     finish_reason: FinishReason
     stop_reason: int | str | None = None
+    tool_calls: list[ToolCall] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,6 +39,8 @@ class SamplingParams:
         min_tokens: no end token is drawn, and no stop text looked for, before that many tokens.
         ignore_eos: go on past the model's own end tokens (`stop_token_ids` still end the answer).
         logprobs: give the log-probability of each token, and of the that many most likely ones at its place.
+        logprob_token_ids: the log-probabilities of these tokens, at each place, instead of the most likely ones; needs
+            `logprobs`, whose number then says nothing.
         prompt_logprobs: the same for the tokens of the prompt.
         include_stop_str_in_output: leave the stop text, or the text of the stop token, at the end of the text.
         skip_special_tokens: leave control tokens out of the text.
@@ -64,6 +66,7 @@ class SamplingParams:
     min_tokens: int = 0
     ignore_eos: bool = False
     logprobs: int | None = None
+    logprob_token_ids: Iterable[int] | None = None
     prompt_logprobs: int | None = None
     include_stop_str_in_output: bool = False
     skip_special_tokens: bool = True
@@ -76,7 +79,10 @@ class SamplingParams:
                 raise ParamsError(f"{name} must be True or False, got {getattr(self, name)!r}")
         object.__setattr__(self, "logit_bias", _checked_bias(self.logit_bias))
         object.__setattr__(self, "stop", _checked_stops(self.stop))
-        object.__setattr__(self, "stop_token_ids", _checked_ids(self.stop_token_ids))
+        object.__setattr__(self, "stop_token_ids", _checked_ids("stop_token_ids", self.stop_token_ids))
+        object.__setattr__(self, "logprob_token_ids", _checked_ids("logprob_token_ids", self.logprob_token_ids))
+        if self.named_ids and self.logprobs is None:
+            raise ParamsError("logprob_token_ids name tokens whose log-probabilities to give: set logprobs, to 0 say")
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             raise ParamsError(f"min_tokens ({self.min_tokens}) must not be above max_tokens ({self.max_tokens})")
         if self.structured_outputs is not None:
@@ -120,13 +126,22 @@ class SamplingParams:
         """The stop tokens that the caller named."""
         return frozenset(self.stop_token_ids or ())
 
+    @property
+    def named_ids(self) -> tuple[int, ...]:
+        """The tokens whose log-probabilities the caller wants, each once."""
+        return tuple(dict.fromkeys(self.logprob_token_ids or ()))
+
     def check_vocabulary(self, vocab_size: int) -> None:
         """Refuses token ids that a model with `vocab_size` tokens does not have.
 
         Raises:
-            ParamsError: an id in `logit_bias` or `stop_token_ids` is `vocab_size` or more.
+            ParamsError: an id in `logit_bias`, `stop_token_ids` or `logprob_token_ids` is `vocab_size` or more.
         """
-        for name, ids in (("logit_bias", self.logit_bias or ()), ("stop_token_ids", self.stop_ids)):
+        for name, ids in (
+            ("logit_bias", self.logit_bias or ()),
+            ("stop_token_ids", self.stop_ids),
+            ("logprob_token_ids", self.named_ids),
+        ):
             for token in ids:
                 if token >= vocab_size:
                     raise ParamsError(f"{name}: the model has tokens 0 to {vocab_size - 1}, got {token}")
@@ -202,13 +217,13 @@ def _checked_stops(stop: object) -> tuple[str, ...]:
     return checked
 
 
-def _checked_ids(ids: object) -> tuple[int, ...]:
+def _checked_ids(name: str, ids: object) -> tuple[int, ...]:
     if ids is None:
         return ()
     if not isinstance(ids, Iterable) or isinstance(ids, str | bytes):
-        raise ParamsError(f"stop_token_ids must be a list of token ids, got {ids!r}")
+        raise ParamsError(f"{name} must be a list of token ids, got {ids!r}")
     checked = tuple(ids)
     for token in checked:
         if not isinstance(token, Integral) or isinstance(token, bool) or token < 0:
-            raise ParamsError(f"stop_token_ids: a token id must be a whole number, 0 or more, got {token!r}")
+            raise ParamsError(f"{name}: a token id must be a whole number, 0 or more, got {token!r}")
     return tuple(int(token) for token in checked)

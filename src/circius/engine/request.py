@@ -7,6 +7,7 @@ from numbers import Integral
 from circius.base.errors import ContextOverflowError, ParamsError, PromptError
 from circius.engine.params import SamplingParams
 from circius.engine.structured import Constraint, StructuredOutputs
+from circius.text.tool_reader import CallReader
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,8 @@ class Request:
     continues_text: bool = True
     constrain: Callable[[], Constraint] | None = None
     """Makes the constraint of an answer, where a form was asked for."""
+    read_calls: Callable[[], CallReader] | None = None
+    """Makes what reads the calls of tools out of an answer, where tools were given."""
 
     @property
     def n_cache_tokens(self) -> int:

@@ -83,9 +83,10 @@ class Run:
         logits: (n, V), those from which the tokens were drawn.
         """
         entries = None
-        n_top = self.job.request.params.logprobs
+        n_top, named = self.job.request.params.logprobs, self.job.request.params.named_ids
         if n_top is not None and tokens[-1] != BAD_ROW:
-            entries = describe(logits[: len(tokens)], torch.tensor(tokens), [n_top] * len(tokens), name_token)
+            n = len(tokens)
+            entries = describe(logits[:n], torch.tensor(tokens), [n_top] * n, name_token, [named] * n)
         for depth, token in enumerate(tokens):
             if token == BAD_ROW:
                 return depth, why_bad(logits[depth], len(self.answer.token_ids))

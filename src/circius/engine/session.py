@@ -25,8 +25,10 @@ class ChatSession:
     turn was changed after the window had moved on), everything is filled in again.
     """
 
-    def __init__(self, llm: LLM, messages: Conversation = ()) -> None:
+    def __init__(self, llm: LLM, messages: Conversation = (), *, guard: bool = False) -> None:
         self._llm = llm
+        self.guard = guard
+        """Whether turns are asked under the guard prompt, which is not among the messages. It may be changed."""
         self.messages: list[Message] = as_conversations(messages)[0] if messages else []
         """The conversation so far. It may be changed between turns."""
         self._cache: RollingCache | None = None
@@ -69,7 +71,7 @@ class ChatSession:
             messages = [*self.messages, Message("user", content)]
         else:
             messages = as_conversations(content)[0]
-        request = self._llm.chat_request(messages, params or SamplingParams())
+        request = self._llm.chat_request(messages, params or SamplingParams(), guard=self.guard)
         _check_single(request)
         output = self._answer(request, on_token, is_cancelled, on_prefill)
         said = output.outputs[0]

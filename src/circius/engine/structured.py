@@ -69,6 +69,8 @@ class StructuredOutputs:
         """
         if self.json_object:
             return {"type": "object"}
+        if self.json is True:
+            return {}
         if not isinstance(self.json, str):
             return self.json
         try:
@@ -77,20 +79,22 @@ class StructuredOutputs:
             raise ParamsError(f"structured_outputs.json is not JSON: {error}") from error
 
 
-def check_schema(schema: Any) -> None:
+def check_schema(schema: Any, name: str = "structured_outputs.json") -> None:
     """Refuses a schema that is too large, too deep, or says what would not be heeded.
+
+    name: what the caller calls it, for the error.
 
     Raises:
         ParamsError: it names the place by a JSON pointer.
     """
     if not isinstance(schema, Mapping | bool):
-        raise ParamsError(f"structured_outputs.json must be an object or a boolean, got {schema!r:.80}")
+        raise ParamsError(f"{name} must be an object or a boolean, got {schema!r:.80}")
     if len(json.dumps(schema)) > MOST_BYTES:
-        raise ParamsError(f"structured_outputs.json may have {MOST_BYTES} bytes, got {len(json.dumps(schema))}")
-    for pointer, part in _walk(schema, "", 0):
+        raise ParamsError(f"{name} may have {MOST_BYTES} bytes, got {len(json.dumps(schema))}")
+    for pointer, part in _walk(schema, "", name):
         for keyword in part if isinstance(part, Mapping) else ():
             if keyword not in _HEEDED and keyword not in _SAYS_NOTHING and not str(keyword).startswith("x-"):
-                raise ParamsError(f"structured_outputs.json: {pointer}/{keyword}: this keyword cannot be honoured")
+                raise ParamsError(f"{name}: {pointer}/{keyword}: this keyword cannot be honoured")
 
 
 _HEEDED = frozenset({
@@ -107,24 +111,24 @@ _LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 _SINGLE = ("items", "additionalProperties", "additionalItems")
 
 
-def _walk(schema: Any, pointer: str, depth: int) -> Iterator[tuple[str, Any]]:
+def _walk(schema: Any, pointer: str, name: str, depth: int = 0) -> Iterator[tuple[str, Any]]:
     """A schema and all schemas in it, each with its JSON pointer; names of properties are no keywords."""
     if depth > MOST_DEPTH:
-        raise ParamsError(f"structured_outputs.json: {pointer}: deeper than {MOST_DEPTH} schemas")
+        raise ParamsError(f"{name}: {pointer}: deeper than {MOST_DEPTH} schemas")
     yield pointer, schema
     if not isinstance(schema, Mapping):
         return
-    for name in _MAPS:
-        inner = schema.get(name)
+    for keyword in _MAPS:
+        inner = schema.get(keyword)
         if isinstance(inner, Mapping):
             for key, value in inner.items():
                 escaped = str(key).replace("~", "~0").replace("/", "~1")
-                yield from _walk(value, f"{pointer}/{name}/{escaped}", depth + 1)
-    for name in _LISTS:
-        inner = schema.get(name)
+                yield from _walk(value, f"{pointer}/{keyword}/{escaped}", name, depth + 1)
+    for keyword in _LISTS:
+        inner = schema.get(keyword)
         if isinstance(inner, Sequence) and not isinstance(inner, str):
             for index, value in enumerate(inner):
-                yield from _walk(value, f"{pointer}/{name}/{index}", depth + 1)
-    for name in _SINGLE:
-        if isinstance(schema.get(name), Mapping):
-            yield from _walk(schema[name], f"{pointer}/{name}", depth + 1)
+                yield from _walk(value, f"{pointer}/{keyword}/{index}", name, depth + 1)
+    for keyword in _SINGLE:
+        if isinstance(schema.get(keyword), Mapping):
+            yield from _walk(schema[keyword], f"{pointer}/{keyword}", name, depth + 1)

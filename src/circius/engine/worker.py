@@ -18,6 +18,7 @@ from circius.engine.job import Job, nobody
 from circius.engine.outputs import FinishReason, Logprobs
 from circius.engine.request import Request
 from circius.model import Adapter
+from circius.text.tool_reader import CallPiece
 
 log = logging.getLogger(__name__)
 
@@ -32,12 +33,14 @@ class StoppingError(CirciusError):
 
 @dataclass(frozen=True)
 class Token:
-    """A new token of an answer: its id, the text that may be shown now, and its log-probability if it was asked for."""
+    """A new token of an answer: its id, the text that may be shown now, its log-probability if it was asked for, and
+    pieces of the calls that it makes."""
 
     answer: int
     token: int
     text: str
     logprobs: Logprobs | None
+    calls: tuple[CallPiece, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -198,7 +201,7 @@ class Worker:
 
     def _begin(self, ticket: Ticket, salt: bytes, adapter: Adapter | None) -> None:
         def deliver(_: Job, answer: Answer, text: str, token: int) -> bool:
-            self._events.append((ticket, Token(answer.index, token, text, answer.last_logprobs)))
+            self._events.append((ticket, Token(answer.index, token, text, answer.last_logprobs, answer.last_calls)))
             if answer.finish_reason is not None:
                 self._events.append((ticket, AnswerEnd(answer.index, answer.finish_reason, answer.stop_reason)))
             return True

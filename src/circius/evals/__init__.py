@@ -24,4 +24,23 @@ What needs no model:
     data/                  fetch, eval_home; data/sets/NAME.py: read_NAME(home=None) -> typed docs of one benchmark
 
 Scoring imports nothing but the standard library; metrics nothing of a model.
+
+A run (`circius eval`):
+
+    item.py                Item; what is asked: Choices, Text, Passage; what comes back
+    task.py                Task: items, shots, asks, judge, estimate; Sources
+    tasks/                 one benchmark a file; make_task(name, Settings()), SUITES
+    model.py               Model; engine_model.py: ours, by likelihood.py and the batching engine; endpoint_model.py
+    questions.py           Exam: a task's items as seeded, grouped questions, with a digest
+    runner.py              run(model, exams, RunFolder(path)): a line an item, going on after a kill
+    results.py, beside.py  from lines to figures; published ones beside them
+    show.py, report.py     as text, and as one HTML page
+    comparing.py           compared(first, second): two runs, item by item
+    lm_eval.py             EngineLM: lm-eval on our engine; lm_eval_task: our tasks in its form
+
+Others:
+
+    chats.py               conversations with a model of ours or a server's; fingerprint.py: which checkpoint that was
+    mt_bench/, arena/      answers rated, or preferred, by a judge or by people
+    verify/                a checkpoint against what it is known to say, and against laws
 """

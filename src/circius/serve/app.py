@@ -17,12 +17,13 @@ from starlette.responses import HTMLResponse, Response
 from circius.engine.engine import Engine
 from circius.engine.llm import LLM
 from circius.engine.worker import Event, Ticket, Worker
-from circius.serve import adapters, chat, completions, embeddings, health, responses, tokens
+from circius.serve import adapters, chat, completions, embeddings, health, moderation, responses, tokens
 from circius.serve.config import ServeConfig
 from circius.serve.errors import ApiError
 from circius.serve.generation import deliver
 from circius.serve.metrics import Metrics
 from circius.serve.middleware import Gate
+from circius.serve.moderation import Moderation
 from circius.serve.state import State
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ def create_app(config: ServeConfig, load: Load) -> FastAPI:
         description="Mistral 7B with its window, in OpenAI's protocol.",
     )  # fmt: skip
     app.state.circius = state
-    for module in (completions, chat, responses, embeddings, tokens, health, adapters):
+    for module in (completions, chat, responses, embeddings, moderation, tokens, health, adapters):
         app.include_router(module.router)
     _add_page(app)
     app.add_exception_handler(ApiError, _api_error)
@@ -67,22 +68,23 @@ def create_app(config: ServeConfig, load: Load) -> FastAPI:
 
 
 def _load(state: State, load: Load) -> None:
-    try:
-        llm, engine = load()
-        state.adapters = {name: llm.read_adapter(folder) for name, folder in state.config.adapters}
-    except Exception as error:  # noqa: BLE001 - whatever it was, the server must not wait for ever
-        state.failed(error)
-        return
-    metrics = state.metrics
+    config, metrics = state.config, state.metrics
 
     def wake(events: list[tuple[Ticket, Event]]) -> None:
         metrics.heard(events)
         deliver(events)
 
-    worker = Worker(engine, wake=wake, max_open=state.config.max_open)
+    try:
+        llm, engine = load()
+        state.adapters = {name: llm.read_adapter(folder) for name, folder in config.adapters}
+        worker = Worker(engine, wake=wake, max_open=config.max_open)
+        moderation = Moderation(llm, worker, metrics, prompts=config.prompt_policy, answers=config.answer_policy)
+    except Exception as error:  # noqa: BLE001 - whatever it was, the server must not wait for ever
+        state.failed(error)
+        return
     metrics.worker = worker
     worker.start()
-    state.loaded(llm, worker)
+    state.loaded(llm, worker, moderation)
 
 
 def _add_page(app: FastAPI) -> None:

@@ -21,6 +21,16 @@ from circius.serve.fields import SamplingFields, Strict, Usage
 from circius.serve.generation import generation, new_id, salt_of, unless_gone
 from circius.serve.sse import event, stream
 from circius.serve.state import state_of
+from circius.serve.tool_fields import (
+    MOST_CALLS,
+    CallField,
+    NamedTool,
+    Old,
+    ToolChoiceField,
+    ToolList,
+    call_deltas,
+    definitions,
+)
 
 router = APIRouter()
 MOST_TOP_LOGPROBS = 20
@@ -35,26 +45,36 @@ class TextPart(Strict):
 class ChatMessage(Strict):
     """Who says what. A message may be null where a client leaves a field empty."""
 
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[TextPart] | None = None
     name: str | None = None
+    tool_calls: Annotated[list[CallField], Field(max_length=MOST_CALLS)] | None = None
+    tool_call_id: str | None = None
     refusal: None = None
-    """Answers come with it, so it comes back with them."""
+    audio: None = None
+    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
+    """Answers of OpenAI's own come with these three, so they come back with them."""
+    parsed: Any = None
+    """OpenAI's client sends its own reading of the content back with it; the content is what counts."""
+    function_call: Old = None
 
     def as_mapping(self, index: int) -> dict[str, Any]:
         """The message as a template takes it."""
-        if self.name:
+        if self.name and self.role != "tool":
             raise ApiError(
                 f"messages[{index}]: this model's template has no place for the name of a speaker",
                 param=f"messages[{index}].name",
             )
         content: Any = self.content
-        if content is None:
+        if content is None and not self.tool_calls:
             raise ApiError(f"messages[{index}]: content is missing", param=f"messages[{index}].content")
         if isinstance(content, list):
             content = [part.model_dump() for part in content]
         # OpenAI's newer name for the same role.
-        return {"role": "system" if self.role == "developer" else self.role, "content": content}
+        mapping = {"role": "system" if self.role == "developer" else self.role, "content": content}
+        calls = [call.as_mapping() for call in self.tool_calls or []]
+        given = {"tool_calls": calls or None, "tool_call_id": self.tool_call_id, "name": self.name or None}
+        return mapping | {key: value for key, value in given.items() if value is not None}
 
 
 class ChatFields(SamplingFields):
@@ -65,8 +85,13 @@ class ChatFields(SamplingFields):
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_TOP_LOGPROBS)] | None = None
     continue_final_message: bool | None = None
     add_generation_prompt: bool | None = None
+    tools: ToolList | None = None
+    tool_choice: ToolChoiceField | None = None
     parallel_tool_calls: bool | None = None
-    """There are no tools yet, so both values say the same."""
+    safe_prompt: bool | None = None
+    """Mistral's: the guard prompt before the conversation."""
+    functions: Old = None
+    function_call: Old = None
     store: Literal[False] | None = None
     metadata: dict[str, str] | None = None
     """For the client's own books, like `user`."""
@@ -109,13 +134,14 @@ async def chat_completions(fields: ChatFields, http: HttpRequest) -> Response:
     state = state_of(http)
     llm, adapter = state.llm_named(fields.model), state.adapter_named(fields.model)
     request = await run_in_threadpool(request_of, llm, fields)  # long texts take their time to be encoded
-    salt = salt_of(state.key_of(http), fields.cache_salt)
+    await state.moderation.check_prompts(http, [request])
+    salt, screen = salt_of(state.key_of(http), fields.cache_salt), state.moderation.screen(http)
     reply = Reply(llm, fields, new_id("chatcmpl"))
     if fields.stream:
         return stream(_events(http, request, salt, adapter, reply))
 
     async def result() -> RequestOutput:
-        async with generation(state.worker, [request], salt=salt, adapter=adapter) as own:
+        async with generation(state.worker, [request], salt=salt, adapter=adapter, screen=screen) as own:
             return (await own.results())[0]
 
     output = await unless_gone(http, result)
@@ -127,11 +153,12 @@ async def _events(
     http: HttpRequest, request: Request, salt: bytes, adapter: Adapter | None, reply: "Reply"
 ) -> AsyncIterator[bytes]:
     state = state_of(http)
-    async with generation(state.worker, [request], salt=salt, adapter=adapter) as own:
+    screen = state.moderation.screen(http)
+    async with generation(state.worker, [request], salt=salt, adapter=adapter, screen=screen) as own:
         for index in range(request.params.n):
-            yield event(reply.chunk(index, {"role": "assistant", "content": ""}))
+            yield event(reply.chunk(index, {"role": "assistant", "content": None if reply.fields.tools else ""}))
         async for _, each in own.events():
-            if isinstance(each, Token) and (each.text or reply.fields.logprobs):
+            if isinstance(each, Token) and (each.text or each.calls or reply.fields.logprobs):
                 yield event(reply.token_chunk(each))
             elif isinstance(each, AnswerEnd):
                 yield event(reply.chunk(each.answer, {}, each.finish_reason, stop_reason=each.stop_reason))
@@ -146,8 +173,14 @@ def request_of(llm: LLM, fields: ChatFields) -> Request:
         max_tokens=fields.max_completion_tokens or fields.max_tokens,  # as much as fits, if neither is given
         logprobs=fields.n_top,
     )
+    tools, choice = definitions(fields.tools), fields.tool_choice
     try:
-        return llm.chat_request(messages, params, continue_final=bool(fields.continue_final_message))
+        return llm.chat_request(
+            messages, params, continue_final=bool(fields.continue_final_message), tools=tools,
+            guard=bool(fields.safe_prompt),
+            tool_choice=choice.model_dump() if isinstance(choice, NamedTool) else choice,
+            parallel_tool_calls=fields.parallel_tool_calls is not False,
+        )  # fmt: skip
     except CirciusError as error:
         raise as_api_error(error) from error
 
@@ -192,7 +225,10 @@ class Reply:
         logprobs = None
         if self.fields.logprobs and each.logprobs is not None:
             logprobs = {"content": [self._entry(each.token, each.logprobs)]}
-        return self.chunk(each.answer, {"content": each.text}, logprobs=logprobs)
+        delta: dict[str, Any] = {"content": each.text} if each.text or not self.fields.tools else {}
+        if each.calls:
+            delta["tool_calls"] = call_deltas(each.calls)
+        return self.chunk(each.answer, delta, logprobs=logprobs)
 
     def usage_chunk(self, output: RequestOutput) -> dict[str, Any]:
         return {
@@ -204,9 +240,13 @@ class Reply:
         if self.fields.logprobs:
             pairs = zip(answer.token_ids, answer.logprobs or [], strict=True)
             logprobs = {"content": [self._entry(token, entry) for token, entry in pairs]}
+        content = answer.text or None if self.fields.tools else answer.text
+        message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+        if answer.tool_calls:
+            message["tool_calls"] = [call.mapping for call in answer.tool_calls]
         return {
             "index": answer.index,
-            "message": {"role": "assistant", "content": answer.text, "refusal": None},
+            "message": message,
             "logprobs": logprobs,
             "finish_reason": answer.finish_reason,
             "stop_reason": answer.stop_reason,

@@ -74,13 +74,14 @@ async def completions(fields: CompletionFields, http: HttpRequest) -> Response:
     llm, adapter = state.llm_named(fields.model), state.adapter_named(fields.model)
     # Elsewhere than on the event loop: long texts take their time to be encoded.
     requests = await run_in_threadpool(lambda: [request_of(llm, fields, prompt) for prompt in fields.prompts()])
-    salt = salt_of(state.key_of(http), fields.cache_salt)
+    await state.moderation.check_prompts(http, requests)
+    salt, screen = salt_of(state.key_of(http), fields.cache_salt), state.moderation.screen(http)
     reply = Reply(llm, fields, new_id("cmpl"))
     if fields.stream:
         return stream(_events(http, requests, salt, adapter, reply))
 
     async def results() -> list[RequestOutput]:
-        async with generation(state.worker, requests, salt=salt, adapter=adapter) as own:
+        async with generation(state.worker, requests, salt=salt, adapter=adapter, screen=screen) as own:
             return await own.results()
 
     outputs = await unless_gone(http, results)
@@ -92,7 +93,8 @@ async def _events(
     http: HttpRequest, requests: Sequence[Request], salt: bytes, adapter: Adapter | None, reply: "Reply"
 ) -> AsyncIterator[bytes]:
     state = state_of(http)
-    async with generation(state.worker, requests, salt=salt, adapter=adapter) as own:
+    screen = state.moderation.screen(http)
+    async with generation(state.worker, requests, salt=salt, adapter=adapter, screen=screen) as own:
         async for place, each in own.events():
             if isinstance(each, Token | AnswerEnd):
                 yield event(reply.part(place, each, own))

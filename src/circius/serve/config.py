@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from circius.base.errors import InvalidInputError
+from circius.moderate.policy import Policy
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -15,6 +16,7 @@ class ServeConfig:
     max_body_bytes, timeout_s: of one request. drain_s: how long a server that is asked to stop waits for its answers.
     origins: web pages of other servers that may ask this one. adapters: by name, those that are there from the start.
     adapter_folder: where others may come from while the server runs; None for nowhere. admin_keys: who may load them.
+    prompt_policy, answer_policy: what happens to prompts and answers; None for no look at them.
     """
 
     host: str = "127.0.0.1"
@@ -31,6 +33,8 @@ class ServeConfig:
     adapter_folder: Path | None = None
     max_adapters: int = 16
     admin_keys: tuple[str, ...] = field(default=(), repr=False)
+    prompt_policy: Policy | None = None
+    answer_policy: Policy | None = None
 
     def __post_init__(self) -> None:
         if not self.names:

@@ -59,9 +59,11 @@ def named_param(message: str) -> str | None:
     ('top_p', 'messages[1]')
     >>> named_param("structured_outputs.json: /not: ..."), named_param("the prompt is empty")
     ('structured_outputs', None)
+    >>> named_param("tools[1]: function.name: there is a 'now' already"), named_param("tool_choice needs tools")
+    ('tools[1]', 'tool_choice')
     """
     first = message.split(maxsplit=1)[0].rstrip(":") if message else ""
     name = re.split(r"[\[.]", first)[0]
-    if name in SamplingParams.__dataclass_fields__:
+    if name in SamplingParams.__dataclass_fields__ or name in ("tool_choice", "parallel_tool_calls"):
         return name
-    return first if name == "messages" and "[" in first else None
+    return first if first == "tools" or (name in ("messages", "tools") and "[" in first) else None

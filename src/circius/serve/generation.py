@@ -3,16 +3,17 @@
 import asyncio
 import hashlib
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import TypeVar
+from dataclasses import replace
+from typing import Protocol, TypeVar
 
 from starlette.requests import Request as HttpRequest
 
 from circius.base.errors import CirciusError
 from circius.engine.outputs import RequestOutput
 from circius.engine.request import Request
-from circius.engine.worker import Event, JobEnd, Ticket, Worker
+from circius.engine.worker import AnswerEnd, Event, JobEnd, Ticket, Token, Worker
 from circius.model import Adapter
 from circius.serve.errors import ApiError, as_api_error
 
@@ -60,20 +61,46 @@ def _put(events: Sequence[tuple[Inbox, Ticket, Event]]) -> None:
         inbox.events.put_nowait((inbox.places[ticket], event))
 
 
+class Screen(Protocol):
+    """What looks at answers before anybody sees them."""
+
+    async def refused(self, outputs: Mapping[int, RequestOutput]) -> Mapping[tuple[int, int], str]:
+        """What to show instead of answers that must not be shown: by the request's place and the answer's index."""
+        ...
+
+
 class Generation:
     """Some requests that are answered together, such as the prompts of one call."""
 
-    def __init__(self, worker: Worker, inbox: Inbox, tickets: Sequence[Ticket]) -> None:
-        self._worker, self._inbox, self.tickets = worker, inbox, tickets
+    def __init__(self, worker: Worker, inbox: Inbox, tickets: Sequence[Ticket], screen: Screen | None = None) -> None:
+        self._worker, self._inbox, self.tickets, self._screen = worker, inbox, tickets, screen
         self.outputs: dict[int, RequestOutput] = {}
         """The results of the requests that have ended, by their place."""
 
     async def events(self) -> AsyncIterator[tuple[int, Event]]:
         """What happens, with the place of the request that it happens to, until all have ended.
 
+        With a screen nothing is told before all answers have ended and were looked at.
+
         Raises:
             ApiError: a request failed.
         """
+        if self._screen is None:
+            async for each in self._as_they_come():
+                yield each
+            return
+        held = [each async for each in self._as_they_come()]
+        refused = await self._screen.refused(self.outputs)
+        self.outputs = {place: _without(output, place, refused) for place, output in self.outputs.items()}
+        for place, event in held:
+            shown = None if isinstance(event, JobEnd) else refused.get((place, event.answer))
+            if shown is None:
+                yield place, event
+            elif isinstance(event, AnswerEnd):
+                yield place, Token(event.answer, 0, shown, None)
+                yield place, AnswerEnd(event.answer, "content_filter", None)
+
+    async def _as_they_come(self) -> AsyncIterator[tuple[int, Event]]:
         while len(self.outputs) < len(self.tickets):
             place, event = await self._inbox.events.get()
             if isinstance(event, JobEnd):
@@ -98,9 +125,11 @@ class Generation:
 
 @asynccontextmanager
 async def generation(
-    worker: Worker, requests: Sequence[Request], *, salt: bytes, adapter: Adapter | None
+    worker: Worker, requests: Sequence[Request], *, salt: bytes, adapter: Adapter | None, screen: Screen | None = None
 ) -> AsyncIterator[Generation]:
     """The requests on their way; whatever has not ended when the block is left is cancelled.
+
+    screen: what looks at the answers before they are told.
 
     Raises:
         ApiError: the queue is full, or the server is about to stop.
@@ -115,11 +144,25 @@ async def generation(
         for ticket in tickets:
             worker.cancel(ticket)
         raise as_api_error(error) from error
-    own = Generation(worker, inbox, tickets)
+    own = Generation(worker, inbox, tickets, screen)
     try:
         yield own
     finally:
         own.cancel()
+
+
+def _without(output: RequestOutput, place: int, refused: Mapping[tuple[int, int], str]) -> RequestOutput:
+    """The result with what is shown instead of answers that are not: no token of those is left in it."""
+    answers = [
+        answer
+        if (shown := refused.get((place, answer.index))) is None
+        else replace(
+            answer, text=shown, token_ids=[], logprobs=None if answer.logprobs is None else [], cumulative_logprob=None,
+            finish_reason="content_filter", stop_reason=None, tool_calls=[],
+        )
+        for answer in output.outputs
+    ]  # fmt: skip
+    return replace(output, outputs=answers)
 
 
 async def unless_gone(http: HttpRequest, work: Callable[[], Awaitable[Result]]) -> Result:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -50,6 +50,10 @@ class Metrics:
         self._decode = self._twins("request_decode_time_seconds", "From the first token to the last.", _SECONDS)
         self._prompts = self._twins("request_prompt_tokens", "Tokens of a prompt.", _TOKENS)
         self._answers = self._twins("request_generation_tokens", "Tokens of all answers to a prompt.", _TOKENS)
+        self._moderated = Counter(
+            "circius:moderations", "Prompts and answers held against a policy, by what came of it.",
+            ["model_name", "what", "action"], registry=self._registry,
+        )  # fmt: skip
         self._registry.register(_EngineCollector(self))
 
     @property
@@ -87,6 +91,10 @@ class Metrics:
             longest = max(len(answer.token_ids) for answer in output.outputs)
             if longest > 1:
                 self._between.observe((job.ended_at - job.first_token_at) / (longest - 1))
+
+    def moderated(self, what: str, action: str) -> None:
+        """Counts a prompt or an answer that a policy was asked about."""
+        self._moderated.labels(self._model, what, action).inc()
 
     def text(self) -> bytes:
         """All of it in Prometheus' format."""

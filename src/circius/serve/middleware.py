@@ -48,7 +48,10 @@ class Gate:
                 return
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-Id"] = own_id
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = own_id
+                if "circius.moderation" in scope:
+                    headers["X-Moderation"] = scope["circius.moderation"]
             await send(message)
 
         try:
@@ -135,4 +138,6 @@ def _write_line(scope: Scope, own_id: str, status: int, seconds: float) -> None:
     }
     if usage is not None:
         line |= {"prompt_tokens": usage[0], "completion_tokens": usage[1]}
+    if "circius.moderation" in scope:
+        line["moderation"] = scope["circius.moderation"]
     log.info(json.dumps(line))

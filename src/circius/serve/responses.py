@@ -2,108 +2,28 @@
 
 import time
 from collections.abc import AsyncIterator
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from fastapi import APIRouter
-from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
+from circius.engine.llm import LLM
 from circius.engine.outputs import RequestOutput
 from circius.engine.request import Request
 from circius.engine.worker import Token
 from circius.model import Adapter
 from circius.serve import chat
-from circius.serve.chat import ChatFields, ChatMessage
 from circius.serve.errors import ApiError
-from circius.serve.fields import JsonSchema, ResponseFormat, Strict
 from circius.serve.generation import generation, new_id, salt_of, unless_gone
+from circius.serve.response_input import NamedFunctionTool, ResponseFields, TextFormat
+from circius.serve.response_items import Items
 from circius.serve.sse import event, stream
 from circius.serve.state import state_of
+from circius.text.tool_reader import CallPiece
 
 router = APIRouter()
-
-
-class InputText(Strict):
-    type: Literal["input_text", "output_text", "text"]
-    text: str
-    annotations: list[Any] | None = None
-    logprobs: list[Any] | None = None
-
-
-class InputMessage(Strict):
-    """A message, or an answer of an earlier call as it came."""
-
-    type: Literal["message"] | None = None
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | Annotated[list[InputText], Field(min_length=1)]
-    id: str | None = None
-    status: str | None = None
-
-    def as_chat(self) -> ChatMessage:
-        text = self.content if isinstance(self.content, str) else "\n\n".join(part.text for part in self.content)
-        return ChatMessage(role=self.role, content=text)
-
-
-class TextFormat(Strict):
-    """Here a schema's fields stand beside its type."""
-
-    type: Literal["text", "json_object", "json_schema"]
-    name: str | None = None
-    description: str | None = None
-    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
-    strict: bool | None = None
-
-
-class TextOptions(Strict):
-    format: TextFormat | None = None
-
-
-class ResponseFields(Strict):
-    model: str
-    input: str | Annotated[list[InputMessage], Field(min_length=1, max_length=chat.MOST_MESSAGES)]
-    instructions: str | None = None
-    max_output_tokens: Annotated[int, Field(ge=1)] | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    stream: bool | None = None
-    text: TextOptions | None = None
-    store: Literal[False] | None = None
-    background: Literal[False] | None = None
-    truncation: Literal["disabled"] | None = None
-    parallel_tool_calls: bool | None = None
-    metadata: dict[str, str] | None = None
-    user: str | None = None
-
-    def as_chat(self) -> ChatFields:
-        """The same question in the older form.
-
-        Raises:
-            ApiError: a format that is none.
-        """
-        messages = [ChatMessage(role="system", content=self.instructions)] if self.instructions else []
-        if isinstance(self.input, str):
-            messages.append(ChatMessage(role="user", content=self.input))
-        else:
-            messages += [message.as_chat() for message in self.input]
-        return ChatFields(
-            model=self.model,
-            messages=messages,
-            max_completion_tokens=self.max_output_tokens,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            response_format=self._format(),
-        )
-
-    def _format(self) -> ResponseFormat | None:
-        form = self.text.format if self.text else None
-        if form is None:
-            return None
-        if (form.type == "json_schema") != (form.schema_ is not None):
-            raise ApiError("text.format needs a schema exactly if its type is json_schema", param="text.format")
-        schema = None if form.schema_ is None else JsonSchema(name=form.name, schema=form.schema_)
-        return ResponseFormat(type=form.type, json_schema=schema)
 
 
 @router.post("/v1/responses", tags=["generation"])
@@ -111,14 +31,15 @@ async def create_response(fields: ResponseFields, http: HttpRequest) -> Response
     """Answers a text or a conversation. Nothing is stored: `previous_response_id` is not known here."""
     state = state_of(http)
     llm, adapter = state.llm_named(fields.model), state.adapter_named(fields.model)
-    request = await run_in_threadpool(chat.request_of, llm, fields.as_chat())
-    salt = salt_of(state.key_of(http), None)
+    request = await run_in_threadpool(_request_of, llm, fields)
+    await state.moderation.check_prompts(http, [request])
+    salt, screen = salt_of(state.key_of(http), None), state.moderation.screen(http)
     reply = _Reply(fields)
     if fields.stream:
         return stream(_events(http, request, salt, adapter, reply), ends_with_done=False)
 
     async def result() -> RequestOutput:
-        async with generation(state.worker, [request], salt=salt, adapter=adapter) as own:
+        async with generation(state.worker, [request], salt=salt, adapter=adapter, screen=screen) as own:
             return (await own.results())[0]
 
     output = await unless_gone(http, result)
@@ -131,31 +52,48 @@ async def _events(
 ) -> AsyncIterator[bytes]:
     """The events that OpenAI's clients know, numbered."""
     state = state_of(http)
-    async with generation(state.worker, [request], salt=salt, adapter=adapter) as own:
-        begun = {"item_id": reply.message_id, "output_index": 0, "content_index": 0}
+    screen = state.moderation.screen(http)
+    async with generation(state.worker, [request], salt=salt, adapter=adapter, screen=screen) as own:
+        items = Items(reply.event)
         yield reply.event("response.created", response=reply.empty())
         yield reply.event("response.in_progress", response=reply.empty())
-        yield reply.event("response.output_item.added", output_index=0, item=reply.message([], "in_progress"))
-        yield reply.event("response.content_part.added", **begun, part=reply.part(""))
+        for told in [] if reply.fields.tools else items.open_message():
+            yield told
         async for _, each in own.events():
-            if isinstance(each, Token) and each.text:
-                yield reply.event("response.output_text.delta", **begun, delta=each.text, logprobs=[])
+            for told in items.add(each.text, each.calls) if isinstance(each, Token) else ():
+                yield told
         output = own.outputs[0]
         state.note_usage(http, [output])
-        text = output.outputs[0].text
-        body = reply.whole(output)
-        yield reply.event("response.output_text.done", **begun, text=text, logprobs=[])
-        yield reply.event("response.content_part.done", **begun, part=reply.part(text))
-        yield reply.event("response.output_item.done", output_index=0, item=body["output"][0])
-        yield reply.event(f"response.{body['status']}", response=body)
+        status = status_of(output)
+        for told in items.end(status):
+            yield told
+        yield reply.event(f"response.{status}", response=reply.body_of(output, items.made))
+
+
+def _request_of(llm: LLM, fields: ResponseFields) -> Request:
+    try:
+        return chat.request_of(llm, fields.as_chat())
+    except ApiError as error:
+        if (error.param or "").startswith("messages"):
+            error.param = "input"  # what the messages were made of
+        raise
+
+
+def _untold(kind: str, **body: Any) -> bytes:
+    return b""
+
+
+def status_of(output: RequestOutput) -> str:
+    """Whether the answer came to its own end."""
+    return "completed" if output.outputs[0].finish_reason in ("stop", "tool_calls") else "incomplete"
 
 
 class _Reply:
     """The bodies of one response."""
 
     def __init__(self, fields: ResponseFields) -> None:
-        self._fields = fields
-        self._id, self.message_id = new_id("resp"), new_id("msg")
+        self.fields = fields
+        self._id = new_id("resp")
         self._created_at = time.time()
         self._n_events = 0
 
@@ -164,22 +102,21 @@ class _Reply:
         self._n_events += 1
         return f"event: {kind}\n".encode() + event(numbered)
 
-    def part(self, text: str) -> dict[str, Any]:
-        return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
-
-    def message(self, content: list[dict[str, Any]], status: str) -> dict[str, Any]:
-        return {
-            "id": self.message_id, "type": "message", "role": "assistant", "status": status, "content": content
-        }  # fmt: skip
-
     def empty(self) -> dict[str, Any]:
         return self._body("in_progress", [], None, None)
 
     def whole(self, output: RequestOutput) -> dict[str, Any]:
         answer = output.outputs[0]
-        is_cut = answer.finish_reason != "stop"
-        status = "incomplete" if is_cut else "completed"
-        why = {"reason": "max_output_tokens"} if is_cut else None
+        items = Items(_untold)
+        calls = [CallPiece(index, own.arguments, own.id, own.name) for index, own in enumerate(answer.tool_calls)]
+        items.add(answer.text, calls)
+        items.end(status_of(output))
+        return self.body_of(output, items.made)
+
+    def body_of(self, output: RequestOutput, items: list[dict[str, Any]]) -> dict[str, Any]:
+        answer, status = output.outputs[0], status_of(output)
+        reason = "content_filter" if answer.finish_reason == "content_filter" else "max_output_tokens"
+        why = {"reason": reason} if status == "incomplete" else None
         n_prompt, n_new = len(output.prompt_token_ids), len(answer.token_ids)
         usage = {
             "input_tokens": n_prompt,
@@ -188,13 +125,14 @@ class _Reply:
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": n_prompt + n_new,
         }
-        return self._body(status, [self.message([self.part(answer.text)], status)], why, usage)
+        return self._body(status, items, why, usage)
 
     def _body(
         self, status: str, output: list[dict[str, Any]], why: dict[str, str] | None, usage: dict[str, Any] | None
     ) -> dict[str, Any]:
-        fields = self._fields
+        fields = self.fields
         form = fields.text.format if fields.text and fields.text.format else TextFormat(type="text")
+        choice = fields.tool_choice or ("auto" if fields.tools else "none")
         return {
             "id": self._id,
             "object": "response",
@@ -206,13 +144,13 @@ class _Reply:
             "max_output_tokens": fields.max_output_tokens,
             "model": fields.model,
             "output": output,
-            "parallel_tool_calls": bool(fields.parallel_tool_calls),
+            "parallel_tool_calls": fields.parallel_tool_calls is not False,
             "previous_response_id": None,
             "store": False,
             "temperature": 1.0 if fields.temperature is None else fields.temperature,
             "text": {"format": form.model_dump(by_alias=True, exclude_none=True)},
-            "tool_choice": "none",
-            "tools": [],
+            "tool_choice": choice.model_dump() if isinstance(choice, NamedFunctionTool) else choice,
+            "tools": [tool.model_dump() for tool in fields.tools or ()],
             "top_p": 1.0 if fields.top_p is None else fields.top_p,
             "truncation": "disabled",
             "usage": usage,

@@ -1,7 +1,7 @@
 """What all routes of a server share: the model, the engine's thread, and how far the start has come."""
 
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from starlette.requests import Request as HttpRequest
 
@@ -12,6 +12,9 @@ from circius.model import Adapter
 from circius.serve.config import ServeConfig
 from circius.serve.errors import ApiError
 from circius.serve.metrics import Metrics
+
+if TYPE_CHECKING:
+    from circius.serve.moderation import Moderation
 
 
 class State:
@@ -27,14 +30,16 @@ class State:
         """By the names that requests may use for them."""
         self._llm: LLM | None = None
         self._worker: Worker | None = None
+        self._moderation: Moderation | None = None
 
     def failed(self, error: Exception) -> None:
         """Notes that there will be no model, and ends the server."""
         self.error = error
         self.end_server()
 
-    def loaded(self, llm: LLM, worker: Worker) -> None:
-        self._llm, self._worker = llm, worker
+    def loaded(self, llm: LLM, worker: Worker, moderation: "Moderation") -> None:
+        self._worker, self._moderation = worker, moderation
+        self._llm = llm
 
     @property
     def is_ready(self) -> bool:
@@ -67,6 +72,16 @@ class State:
         if not self._worker.is_alive and not self.is_draining:
             raise ApiError("the engine has died; its log says why", status=500, code="engine_dead")
         return self._worker
+
+    @property
+    def moderation(self) -> "Moderation":
+        """
+        Raises:
+            ApiError: the model is not loaded yet.
+        """
+        assert self.llm
+        assert self._moderation is not None
+        return self._moderation
 
     @property
     def names(self) -> list[str]:

@@ -11,6 +11,7 @@ from circius.serve.chat import MOST_MESSAGES, ChatMessage
 from circius.serve.errors import ApiError, as_api_error
 from circius.serve.fields import Strict, TokenId
 from circius.serve.state import state_of
+from circius.serve.tool_fields import ToolList, definitions
 
 router = APIRouter()
 
@@ -21,6 +22,8 @@ class TokenizeFields(Strict):
     model: str | None = None
     prompt: str | None = None
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MOST_MESSAGES)] | None = None
+    tools: ToolList | None = None
+    """Of the conversation."""
     add_special_tokens: bool | None = None
     return_token_strs: bool | None = None
 
@@ -48,6 +51,8 @@ def tokenize(fields: TokenizeFields, http: HttpRequest) -> Tokenized:
     llm = state.llm if fields.model is None else state.llm_named(fields.model)
     if (fields.prompt is None) == (fields.messages is None):
         raise ApiError("give either a prompt or messages", param="prompt")
+    if fields.tools and fields.messages is None:
+        raise ApiError("tools belong to messages: a prompt has no place for them", param="tools")
     if llm.tokenizer is None:
         raise ApiError("this model came without a tokenizer", param="model")
     if fields.prompt is not None:
@@ -58,7 +63,7 @@ def tokenize(fields: TokenizeFields, http: HttpRequest) -> Tokenized:
         if llm.chat_template is None:
             raise ApiError("this model has no chat template", param="messages")
         try:
-            tokens = llm.chat_template.encode(messages)
+            tokens = llm.chat_template.encode(messages, tools=definitions(fields.tools))
         except CirciusError as error:
             raise as_api_error(error) from error
     names = [llm.tokenizer.piece(token) for token in tokens] if fields.return_token_strs else None

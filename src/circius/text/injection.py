@@ -11,6 +11,7 @@ from typing import Literal, get_args
 from circius.base.errors import TemplateError
 from circius.text.message import Message
 from circius.text.tokenizer import Tokenizer
+from circius.text.tools import Tool, json_text
 
 Injection = Literal["escape", "strict", "allow"]
 
@@ -21,17 +22,19 @@ _TURN_MARK = re.compile(r"(\[/?)INST(?=\])")
 _WORD = "INST"
 
 
-def refuse_literals(messages: Sequence[Message], literals: Iterable[str]) -> None:
-    """Does nothing if no message contains any of `literals`.
+def refuse_literals(messages: Sequence[Message], literals: Iterable[str], tools: Sequence[Tool] = ()) -> None:
+    """Does nothing if no message, and no definition of a tool, contains any of `literals`.
 
     Raises:
         TemplateError: one does; the error names its index and the literal.
     """
-    for index, message in enumerate(messages):
+    texts = [(f"messages[{index}]", text) for index, message in enumerate(messages) for text in message.texts]
+    texts += [(f"tools[{index}]", json_text(tool.definition)) for index, tool in enumerate(tools)]
+    for where, text in texts:
         for literal in literals:
-            if literal in message.content:
+            if literal in text:
                 raise TemplateError(
-                    f"messages[{index}]: the text contains {literal!r}, which marks turns in this template; "
+                    f"{where}: the text contains {literal!r}, which marks turns in this template; "
                     "remove it, or let it be escaped (injection='escape')"
                 )
 

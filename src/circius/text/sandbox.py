@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, NoReturn
 
 import jinja2
-from jinja2 import nodes
+from jinja2 import meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.runtime import Context
@@ -55,16 +55,30 @@ def compile_template(source: str) -> jinja2.Template:
     Raises:
         TemplateError: it is not Jinja.
     """
+    try:
+        return _environment().from_string(source)
+    except (jinja2.TemplateError, RecursionError) as error:
+        raise TemplateError(f"the model's chat template is not valid Jinja: {_one_line(error)}") from error
+
+
+def uses_variable(source: str, name: str) -> bool:
+    """Whether a template looks at a variable that it does not make itself.
+
+    >>> uses_variable("{% for tool in tools %}{{ tool }}{% endfor %}", "tools"), uses_variable("tools", "tools")
+    (True, False)
+    """
+    template = _environment().parse(source)
+    return name in meta.find_undeclared_variables(template)
+
+
+def _environment() -> "_Sandbox":
     environment = _Sandbox(
         trim_blocks=True, lstrip_blocks=True, autoescape=False, extensions=[_Generation, loopcontrols]
     )
     environment.filters["tojson"] = _tojson
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = _strftime_now
-    try:
-        return environment.from_string(source)
-    except (jinja2.TemplateError, RecursionError) as error:
-        raise TemplateError(f"the model's chat template is not valid Jinja: {_one_line(error)}") from error
+    return environment
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):

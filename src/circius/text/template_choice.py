@@ -12,6 +12,8 @@ from circius.text.special_files import read_json, token_texts
 from circius.text.tokenizer import Tokenizer
 
 NAMES = ("auto", "v1", "v2", "v3", "model")
+_FOR_TOOLS = "tool_use"
+"""The name under which models keep such a template."""
 
 
 def load_chat_template(
@@ -81,6 +83,22 @@ def find_template(path: Path) -> str | None:
     return find_template(inside[0]) if only_gguf else None
 
 
+def find_tool_template(path: Path) -> str | None:
+    """The template that the model at `path` has for conversations with tools, if it has one of its own for them."""
+    if path.suffix == ".gguf" and path.is_file():
+        own = read_tokenizer_metadata(path).get(f"tokenizer.chat_template.{_FOR_TOOLS}")
+        return own if isinstance(own, str) else None
+    alone = path / "additional_chat_templates" / f"{_FOR_TOOLS}.jinja"
+    if alone.is_file():
+        return alone.read_text(encoding="utf-8")
+    for name in ("chat_template.json", "tokenizer_config.json") if path.is_dir() else ():
+        named = read_json(path / name).get("chat_template")
+        for one in named if isinstance(named, list) else ():
+            if isinstance(one, dict) and one.get("name") == _FOR_TOOLS and isinstance(one.get("template"), str):
+                return str(one["template"])
+    return None
+
+
 def _one_template(file: Path, own: Any) -> str:
     """The template itself, or the one named `default` of a list."""
     if isinstance(own, str):
@@ -104,7 +122,8 @@ def _own(path: Path, source: str | None, tokenizer: Tokenizer, injection: Inject
         raise TemplateError(f"{path}: this model ships no chat template; name one (v1, v2 or v3)")
     folder = path if path.is_dir() else path.parent
     texts = {} if path.suffix == ".gguf" else token_texts(folder)
-    return JinjaTemplate(source, tokenizer, injection=injection, special_tokens=texts)
+    tool_source = find_tool_template(path)
+    return JinjaTemplate(source, tokenizer, injection=injection, special_tokens=texts, tool_source=tool_source)
 
 
 def _mistral(version: Version, tokenizer: Tokenizer, injection: Injection, notes: tuple[str, ...]) -> ChatTemplate:

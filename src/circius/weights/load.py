@@ -78,7 +78,7 @@ def load_model(
             on_progress(done, total)
     if rounded:
         note(_what_was_rounded(rounded))
-    with torch.device("meta"), _Uninitialised():
+    with torch.device("meta"), Uninitialised():
         model = Transformer(checkpoint.config).requires_grad_(False)
     model.place(weights)
     model.set_activations(activations)
@@ -98,7 +98,7 @@ def can_be_packed(checkpoint: Checkpoint, device: torch.device | str = "cpu") ->
     return checkpoint.is_packed or native.available()
 
 
-class _Uninitialised(TorchFunctionMode):
+class Uninitialised(TorchFunctionMode):
     """Makes modules without their random first values, which have no memory to go to here.
 
     On the meta device they would cost nothing but time; some two seconds of it, since the normal distribution is the

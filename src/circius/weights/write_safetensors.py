@@ -17,6 +17,7 @@ _DTYPE_NAMES = {
     torch.float16: "F16",
     torch.uint8: "U8",
     torch.int8: "I8",
+    torch.int64: "I64",
 }
 _ALIGNMENT = 64  # of the first value; the format wants 8, and packed codes are read in place by registers of 64 bytes
 

@@ -9,6 +9,7 @@ from circius.engine.params import SamplingParams
 from circius.model import Transformer
 from circius.text import load_chat_template, load_tokenizer, write_byte_tokenizer
 from tests.models import random_model, tiny_config
+from tests.vocabularies import mistral
 
 BYTE_VOCAB = 259
 
@@ -25,6 +26,18 @@ def byte_llm(folder: Path, *, window: Window = None, seed: int = 0, context: int
         tiny_model(window=window, vocab_size=BYTE_VOCAB, seed=seed),
         tokenizer=tokenizer,
         chat_template=load_chat_template(folder, tokenizer, name="v1"),
+        context=context,
+        **limits,
+    )
+
+
+def mistral_llm(version: str = "v3", *, window: Window = None, context: int = 4000, **limits: int) -> LLM:
+    """A model of one of Mistral's own vocabularies, with the template that belongs to it."""
+    tokenizer = mistral(version)
+    return LLM.of(
+        tiny_model(window=window, vocab_size=tokenizer.vocab_size),
+        tokenizer=tokenizer,
+        chat_template=load_chat_template(tokenizer.source, tokenizer, name=version),
         context=context,
         **limits,
     )

@@ -102,7 +102,7 @@ def test_null_is_as_good_as_nothing(client: httpx.Client) -> None:
         ({"max_tokens": 2, "max_completion_tokens": 3}, "max_tokens", "two names"),
         ({"add_generation_prompt": False}, "add_generation_prompt", "nothing to answer"),
         ({"store": True}, "store", "False"),
-        ({"functions": []}, "functions", "nothing is ignored"),
+        ({"functions": []}, "functions", "use tools"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused_with_its_name(
