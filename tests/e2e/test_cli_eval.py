@@ -6,10 +6,20 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from circius.engine.llm import LLM
+from circius.evals.engine_model import EngineModel
+from circius.evals.questions import Exam
+from circius.evals.record import RunFolder
+from circius.evals.runner import run
+from circius.evals.task import Sources
+from circius.evals.tasks import make_task
+from circius.evals.tasks.settings import Settings
 from tests.e2e.processes import COMMAND, TINY, circius, environment, fails, one_object, succeed
+from tests.serving import MODEL, loader, serving
 from tests.unit.evals.small_data import small_store
 
 TEXT = "".join(f"Line {n}: the sea is {n * n} deep, and nobody swims in it.\n" for n in range(600))
@@ -35,6 +45,11 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def _run(model: EngineModel, tasks: list[str], sources: Sources, out: Path) -> dict[str, Any]:
+    """A run in this process."""
+    return run(model, [Exam.of(make_task(name, Settings()), sources) for name in tasks], RunFolder(out))
+
+
 def test_a_run_gives_a_table_a_report_and_lines(model: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     options = ["--task=openbookqa", "--task=winogrande", "--data", data, "--out", out, "--threads=1"]
@@ -51,14 +66,16 @@ def test_a_run_gives_a_table_a_report_and_lines(model: Path, data: Path, tmp_pat
 
 
 def test_a_run_that_is_killed_goes_on_where_it_was(model: Path, text: Path, tmp_path: Path) -> None:
-    def command(out: str) -> list[str | Path]:
-        return ["eval", model, "--text", text, "--out", tmp_path / out, "--threads=1"]
-
-    succeed(*command("whole"))
+    """The run that nothing disturbs is made in this process, so that it also shows that processes agree."""
+    command = ["eval", model, "--text", text, "--out", tmp_path / "killed", "--threads=1"]
+    undisturbed = EngineModel(LLM(model))
+    _run(
+        undisturbed, ["perplexity", "bits_per_byte"], Sources(text=text, tokens=undisturbed.tokens), tmp_path / "whole"
+    )
     whole = {file.name: file.read_bytes() for file in (tmp_path / "whole" / "items").iterdir()}
     n_items = whole["perplexity.jsonl"].count(b"\n")
     grown = tmp_path / "killed" / "items" / "perplexity.jsonl"
-    with subprocess.Popen([*COMMAND, *command("killed")], env=environment(), stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen([*COMMAND, *command], env=environment(), stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 60
         while not (grown.is_file() and grown.stat().st_size):
             assert process.poll() is None, "it ended before it could be killed"
@@ -67,25 +84,46 @@ def test_a_run_that_is_killed_goes_on_where_it_was(model: Path, text: Path, tmp_
         os.kill(process.pid, signal.SIGKILL)
     n_before = grown.read_bytes().count(b"\n")
     assert 0 < n_before < n_items
-    results = one_object(*command("killed"))
+    results = one_object(*command)
     assert {file.name: file.read_bytes() for file in (tmp_path / "killed" / "items").iterdir()} == whole
     first, second = results["sessions"]
     assert first["seconds"] is None
     assert second["n_answered"] == n_items - n_before + 1  # bits per byte is one item
     figures = json.loads((tmp_path / "whole" / "results.json").read_text())["tasks"]
     assert results["tasks"] == figures
+    found = one_object("compare", tmp_path / "whole", tmp_path / "killed")["tasks"]
+    assert found["perplexity"]["metric"] == "nll"
+    assert found["perplexity"]["difference"] == 0
 
 
 def test_runs_are_compared(model: Path, data: Path, tmp_path: Path) -> None:
-    for out, window in (("wide", "none"), ("narrow", "4")):
-        options = ["--task=openbookqa", "--data", data, "--out", tmp_path / out, "--window", window, "--threads=1"]
-        succeed("eval", model, *options)
+    for out, window in (("wide", None), ("narrow", 4)):
+        _run(EngineModel(LLM(model, window=window)), ["openbookqa"], Sources(home=data), tmp_path / out)
     table = succeed("compare", tmp_path / "wide", tmp_path / "narrow")
     assert "openbookqa  minus_unconditional" in table
     found = one_object("compare", tmp_path / "wide", tmp_path / "narrow")["tasks"]["openbookqa"]
     assert found["n"] == 3
     assert found["first"] + found["difference"] == pytest.approx(found["second"])
     assert "holds no results.json" in fails("compare", tmp_path / "wide", tmp_path / "nothing", code=2)
+
+
+def test_a_model_behind_a_server_gets_the_same_figures(data: Path, tmp_path: Path) -> None:
+    with serving(loader(tmp_path / "served")) as served:
+        options = [
+            "--task=openbookqa",
+            "--task=winogrande",
+            "--data",
+            data,
+            "--out",
+            tmp_path / "far",
+            "--concurrency=2",
+        ]
+        far = one_object("eval", MODEL, f"--endpoint={served.url}", *options)
+        here = EngineModel(served.state.llm)
+        near = _run(here, ["openbookqa", "winogrande"], Sources(home=data), tmp_path / "near")
+    assert far["model"] == {"kind": "endpoint", "name": MODEL, "url": f"{served.url}/v1"}
+    for name in ("openbookqa", "winogrande"):
+        assert far["tasks"][name]["figures"] == near["tasks"][name]["figures"]
 
 
 def test_prompts_are_shown_with_their_tokens(model: Path, data: Path) -> None:

@@ -14,7 +14,7 @@ from tests.e2e.processes import COMMAND, environment, fails, one_object, succeed
 
 ONE = "--threads=1"
 QUICK = ["--seq-len=64", "--set=batch_tokens=256", "--template=v1", ONE]
-RECIPE = '''
+RECIPE = """
 from circius.base.config import ModelConfig
 from circius.train.config import CheckpointConfig, EvaluationConfig, RunConfig, SourceConfig
 from circius.train.optim import OptimizerConfig
@@ -27,14 +27,15 @@ def config() -> RunConfig:
     return RunConfig(kind="pretrain", model=SHAPE, tokenizer={tokenizer!r}, sources=(SourceConfig(path={shards!r}),),
                      seq_len=64, batch_tokens=256, step_tokens=512, n_steps=8, optimizer=OptimizerConfig(lr=3e-3),
                      evaluation=EvaluationConfig(every=4), checkpoints=CheckpointConfig(every=4))
-'''
+"""
 
 
 @pytest.fixture(scope="module")
 def chats(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("data") / "chats.jsonl"
-    turns = ([{"role": "user", "content": f"Say {n}."}, {"role": "assistant", "content": f"Yes: {n}!"}] for n in range(40))
-    file.write_text("".join(f"{json.dumps({'messages': turn})}\n" for turn in turns), encoding="utf-8")
+    said = ([("user", f"Say {n}."), ("assistant", f"Yes: {n}!")] for n in range(40))
+    chats = ({"messages": [{"role": role, "content": text} for role, text in one]} for one in said)
+    file.write_text("".join(f"{json.dumps(chat)}\n" for chat in chats), encoding="utf-8")
     return file
 
 

@@ -13,6 +13,7 @@ from mistral_common.protocol.instruct.validator import ValidationMode
 from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from circius.base.errors import TemplateError
 from circius.text import ChatTemplate, Message, export_tokenizer, load_chat_template, load_tokenizer
 from circius.train.conversations import Conversation
 from circius.train.labels import labelled
@@ -83,6 +84,12 @@ def test_the_demo_models_labels_are_those_of_marked_answers(
         return_dict=True,
     )
     learnt = tuple(message.role == "assistant" for message in messages)
-    ours = labelled(template, Conversation(tuple(messages), learnt, Place(demo_gguf, 1)))
+    try:
+        ours = labelled(template, Conversation(tuple(messages), learnt, Place(demo_gguf, 1)))
+    except TemplateError:
+        # A line break of the template's and one that an answer begins with are one token: that is refused.
+        if any(one.role == "assistant" and one.content[0] in string.whitespace for one in messages):
+            return
+        raise
     assert ours.ids.tolist() == theirs["input_ids"]
     assert ours.learnt.tolist() == [bool(one) for one in theirs["assistant_masks"]]

@@ -10,13 +10,15 @@ import torch
 from circius.base.config import ModelConfig
 from circius.base.errors import InvalidInputError
 from circius.engine.llm import LLM
+from circius.evals.data.catalogue import choose
+from circius.evals.data.sets.bbh import read_bbh
 from circius.evals.data.store import eval_home, holds
 from circius.evals.engine_model import EngineModel
-from circius.evals.item import ChoicesAnswer, Text, TextAnswer
+from circius.evals.item import Choices, ChoicesAnswer, Text, TextAnswer
 from circius.evals.model import answer_all
 from circius.evals.questions import Exam
 from circius.evals.scoring.code import cut
-from circius.evals.task import Sources
+from circius.evals.task import Sources, Task
 from circius.evals.tasks import make_task
 from circius.evals.tasks.settings import Settings
 from circius.text import load_tokenizer, write_byte_tokenizer
@@ -118,11 +120,58 @@ def test_the_demo_model_gives_what_lm_eval_and_transformers_give(
     name: str, demo_gguf: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """200 items of each set, if the sets are there (`circius data eval`)."""
-    task = make_task(name, Settings(samples=0))
-    if not any(holds(f"{folder}/{split}.jsonl.gz") for folder in task.data for split in ("test", "validation")):
-        pytest.skip(f"no data in {eval_home()}: circius data eval {name}")
+    task = _task_with_data(name)
     folder = _dequantised(demo_gguf, tmp_path_factory.getbasetemp() / "demo")
     _check(EngineModel(LLM(folder, dtype="float32")), _peer(folder), Exam.of(task, Sources(), limit=200))
+
+
+def _task_with_data(name: str) -> Task:
+    task = make_task(name, Settings(samples=0))
+    if not any(holds(part.path) for entry in choose(task.data) for part in entry.parts):
+        pytest.skip(f"no data in {eval_home()}: circius data eval {name}")
+    return task
+
+
+@pytest.mark.slow
+def test_every_prompt_of_hellaswag_and_winogrande_is_lm_evals() -> None:
+    from lm_eval.tasks.hellaswag.utils import preprocess
+    from lm_eval.tasks.winogrande.preprocess_winogrande import doc_to_choice, doc_to_target
+
+    exam = Exam.of(_task_with_data("hellaswag"), Sources())
+    for item in exam.items:
+        ask, doc = exam.question(item).asks[0], item.doc
+        assert isinstance(ask, Choices)
+        assert ask.contexts[0] == preprocess(f"{doc.activity}: {doc.context_a} {doc.context_b.capitalize()}")
+        assert ask.continuations == tuple(f" {preprocess(ending)}" for ending in doc.endings)
+    exam = Exam.of(_task_with_data("winogrande"), Sources())
+    for item in exam.items:
+        ask, doc = exam.question(item).asks[0], item.doc
+        assert isinstance(ask, Choices)
+        theirs = {
+            "sentence": f"{doc.before}_{doc.after}",
+            **dict(zip(("option1", "option2"), doc.options, strict=True)),
+        }
+        assert list(ask.contexts) == doc_to_choice(theirs)
+        assert ask.continuations[0] == f" {doc_to_target(theirs)}"
+
+
+@pytest.mark.slow
+def test_the_examples_of_bbh_are_lm_evals() -> None:
+    """With and without their reasoning."""
+    import yaml
+    from lm_eval.tasks import bbh
+
+    _task_with_data("bbh")
+    folder = Path(bbh.__path__[0])
+    for task in read_bbh():
+        direct = yaml.safe_load((folder / "fewshot" / f"{task.name}.yaml").read_text())
+        cot = yaml.safe_load((folder / "cot_fewshot" / f"{task.name}.yaml").read_text())
+        assert task.description.strip() == direct["description"].strip()
+        bare = [(shot["input"].strip(), shot["target"].strip()) for shot in direct["fewshot_config"]["samples"]]
+        assert [(shot.question.strip(), shot.answer.strip()) for shot in task.shots] == bare
+        reasoned = [shot["target"].strip() for shot in cot["fewshot_config"]["samples"]]
+        own = [shot.reasoning.removeprefix("Let's think step by step.").strip() for shot in task.shots]
+        assert own == reasoned
 
 
 def _dequantised(gguf: Path, folder: Path) -> Path:

@@ -139,6 +139,8 @@ def evaluate(asked: Asked, loading: ModelOptions, served: Endpoint | None, outpu
         except KeyboardInterrupt:
             output.reply(f"stopped: the same command goes on from what is in {folder.path}")
             raise
+    if asked.unsafe_no_sandbox and any(exam.task.runs_code for exam in exams):
+        output.note("the model's programs were run without a sandbox")
     page = html_report(folder)
     with new_file(folder.report, n_bytes=len(page.encode()), overwrite=True) as temporary:
         temporary.write_text(page, encoding="utf-8")

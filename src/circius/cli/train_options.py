@@ -51,22 +51,48 @@ Settings = Annotated[
 ]
 Epochs = Annotated[
     float | None,
-    typer.Option("--epochs", metavar="X", help="How often all examples are seen.", rich_help_panel=RUN),
+    typer.Option(
+        "--epochs",
+        metavar="X",
+        help="How often all examples are seen.",
+        show_default="the recipe's, else 3, of preferences 1",
+        rich_help_panel=RUN,
+    ),
 ]
 Steps = Annotated[
     int | None,
-    typer.Option("--steps", metavar="N", help="How many steps are taken, instead.", rich_help_panel=RUN),
+    typer.Option(
+        "--steps", metavar="N", help="How many steps are taken, instead.", show_default=False, rich_help_panel=RUN
+    ),
 ]
 LearningRate = Annotated[
-    float | None, typer.Option("--lr", metavar="X", help="The learning rate at its highest.", rich_help_panel=RUN)
+    float | None,
+    typer.Option(
+        "--lr",
+        metavar="X",
+        help="The learning rate at its highest.",
+        show_default="the recipe's, else 2e-4 for an adapter and 2e-5 for all weights, with preferences a fortieth",
+        rich_help_panel=RUN,
+    ),
 ]
 SeqLen = Annotated[
-    int | None, typer.Option("--seq-len", metavar="N", help="The longest example, in tokens.", rich_help_panel=RUN)
+    int | None,
+    typer.Option(
+        "--seq-len",
+        metavar="N",
+        help="The longest example, in tokens.",
+        show_default="the recipe's, else 1024 or the model's context",
+        rich_help_panel=RUN,
+    ),
 ]
 TooLong = Annotated[
     str | None,
     typer.Option(
-        "--too-long", metavar="error|drop|split", help="What becomes of longer conversations.", rich_help_panel=RUN
+        "--too-long",
+        metavar="error|drop|split",
+        help="What becomes of longer conversations.",
+        show_default="the recipe's, else error",
+        rich_help_panel=RUN,
     ),
 ]
 Evaluate = Annotated[
@@ -105,7 +131,12 @@ Alpha = Annotated[
 ]
 TemplateOption = Annotated[
     options.Template | None,
-    typer.Option("--template", help="The chat template; auto finds the model's.", rich_help_panel=RUN),
+    typer.Option(
+        "--template",
+        help="The chat template; auto finds the model's.",
+        show_default="the recipe's, else auto",
+        rich_help_panel=RUN,
+    ),
 ]
 Restart = Annotated[
     bool,

@@ -23,10 +23,11 @@ def compared(
     for name in tasks:
         if name not in common:
             raise InvalidInputError(f"{name} is not in both runs: they have {', '.join(common) or 'nothing'} in common")
-    chosen = list(tasks) or common
+    chosen = list(tasks) or [name for name in common if here[name]["n"] > 1]  # a single item tells nothing
     if not chosen:
         raise InvalidInputError(
-            f"the runs have no task in common: {first.path} has {', '.join(here)}, {second.path} {', '.join(there)}"
+            f"the runs have no task of two items or more in common: {first.path} has {', '.join(here)}, "
+            f"{second.path} {', '.join(there)}"
         )
     return {name: _one(name, here[name], first, second, metric) for name in chosen}
 
@@ -34,7 +35,9 @@ def compared(
 def _one(
     name: str, result: dict[str, object], first: RunFolder, second: RunFolder, metric: str | None
 ) -> tuple[str, str, Paired]:
-    wanted = (metric or str(result["primary"])).removeprefix(MACRO)
+    wanted, unit = (metric or str(result["primary"])).removeprefix(MACRO), str(result["unit"])
+    if metric is None and unit != "%":
+        wanted, unit = "nll", "nats"  # perplexities are made of sums over the whole text
     runs = [[one for one in folder.lines(name).outcomes() if not one.left_out] for folder in (first, second)]
     values = [{one.id: one.values[wanted] for one in run if wanted in one.values} for run in runs]
     for folder, own, run in zip((first, second), values, runs, strict=True):
@@ -43,4 +46,4 @@ def _one(
             raise InvalidInputError(f"{folder.path}: {name} has no {wanted} by item; it has {', '.join(known)}")
     clusters = {one.id: one.cluster for one in runs[0] if wanted in one.values and one.cluster}
     has_clusters = len(clusters) == len(values[0]) and 1 < len(set(clusters.values())) < len(clusters)
-    return wanted, str(result["unit"]), compare(values[0], values[1], clusters=clusters if has_clusters else None)
+    return wanted, unit, compare(values[0], values[1], clusters=clusters if has_clusters else None)

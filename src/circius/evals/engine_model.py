@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from circius.base.errors import InvalidInputError
+from circius.engine.devices import is_exact_in_batches
 from circius.engine.generate import BatchLimits, generate
 from circius.engine.llm import LLM
 from circius.engine.outputs import RequestOutput
@@ -14,6 +15,7 @@ from circius.evals.item import Choices, ChoicesAnswer, Passage, PassageAnswer, S
 from circius.evals.likelihood import Likelihood, LikelihoodReader
 from circius.evals.model import OnAnswered, Tokens, unheard
 from circius.evals.pairs import Pair, encode_pair, fitted
+from circius.model.packed_layers import PackedWeight
 from circius.text import Tokenizer
 from circius.weights.cast import short_name
 
@@ -62,7 +64,8 @@ class EngineModel:
             "adds_bos": self._tokenizer.adds_bos,
             "parameters": config.n_parameters,
             "dtype": short_name(model.dtype),
-            "is_packed": model.is_packed,
+            "activations": next((own.activations for own in model.modules() if isinstance(own, PackedWeight)), None),
+            "is_exact_in_batches": is_exact_in_batches(model),
             "cache_dtype": str(model.cache_dtype).removeprefix("torch."),
             "window": list(config.window_size) if isinstance(config.window_size, tuple) else config.window_size,
             "rope_theta": config.rope_theta,

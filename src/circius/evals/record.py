@@ -98,7 +98,10 @@ def check_continues(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     Raises:
         InvalidInputError: it is another run; the message says by what.
     """
+    same_files = old["model"].get("sha256") == new["model"].get("sha256") is not None
     for name in sorted({*old["model"], *new["model"]}):
+        if name == "name" and same_files:
+            continue  # however it was called
         before, now = old["model"].get(name), new["model"].get(name)
         if before != now:
             raise InvalidInputError(

@@ -44,7 +44,13 @@ def assemble(
         CirciusError: weights that cannot be read, or a prompt that cannot be used.
     """
     config, start = prepared.config, prepared.start
-    model = make_model(start, config, world.device, on_progress=_told(on_progress, f"reading {config.kind} weights"))
+    model = make_model(
+        start,
+        config,
+        world.device,
+        on_progress=_told(on_progress, "reading weights"),
+        on_note=watcher.noted if world.is_first else None,
+    )
     base = frozen_digest(model) if config.lora is not None else None
     if isinstance(prepared.inputs, PairInputs):
         told = _told(on_progress, "asking the reference")

@@ -101,7 +101,7 @@ def short(value: float) -> str:
     if size >= 1e4:
         return f"{value / 1e3:.4g}k"
     if 0 < size < 1e-3:
-        return f"{value:.3g}".replace("e-0", "e-") if "e" in f"{value:.3g}" else f"{value:.1e}".replace("e-0", "e-")
+        return f"{value:.1e}".replace(".0e", "e").replace("e-0", "e-")
     return f"{value:.4g}"
 
 

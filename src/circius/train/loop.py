@@ -54,7 +54,6 @@ class Standing:
     best_loss: float | None = None
     best_step: int | None = None
     stale: int = 0
-    evaluated_step: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,7 +233,6 @@ class Loop(Generic[B]):
             evaluate(pieces.objective, held_out, pieces.world, max_batches=evaluation.max_batches)
             for held_out in pieces.held_out
         ]
-        standing.evaluated_step = standing.step
         loss = sum(result.loss * result.n for result in results) / max(1, sum(result.n for result in results))
         self._is_best = standing.best_loss is None or loss < standing.best_loss - evaluation.least_gain
         if self._metrics is not None:

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from circius.base.errors import CheckpointError, ConfigError
+import torch
+
+from circius.base.errors import CheckpointError, CirciusError, ConfigError
 from circius.engine.devices import pick_device
 from circius.kernels.ceilings import synchronise
 from circius.train.assembly import Progress, assemble
@@ -16,6 +18,7 @@ from circius.train.config import RunConfig
 from circius.train.evaluation import Result
 from circius.train.loop import Loop, Outcome, Pieces, Record, Watcher
 from circius.train.metrics import METRICS_FILE, MetricsFile, Tracker, check_trackers, open_tracker
+from circius.train.plan import remedies
 from circius.train.prepared import Prepared, prepare
 from circius.train.product import with_base, write_product
 from circius.train.report import write_report
@@ -63,8 +66,13 @@ def train(
             prepared = world.together(lambda: prepare(config, world))
             if on_prepared is not None and world.is_first:
                 on_prepared(prepared)
-            pieces = assemble(prepared, path, world, watcher or Silent(), on_progress if world.is_first else None)
-            return _Course(prepared, pieces, path, folder).run()
+            try:
+                pieces = assemble(prepared, path, world, watcher or Silent(), on_progress if world.is_first else None)
+                return _Course(prepared, pieces, path, folder).run()
+            except (MemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                raise CirciusError(f"out of memory: {remedies(config, prepared.plan.memory)}") from error
 
 
 def plan_run(config: RunConfig, *, probes: bool, on_progress: Progress | None = None) -> Prepared:
@@ -229,6 +237,10 @@ def _speed(pieces: Pieces[Any]) -> float:
         seconds, n_tokens = time.perf_counter() - began, sum(pieces.objective.lengths(batch))
         pieces.optimizer.zero_grad()
     return pieces.world.n_data * n_tokens / seconds
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _why(outcome: Outcome) -> str:

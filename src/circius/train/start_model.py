@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from circius.base.config import ModelConfig
-from circius.base.errors import ConfigError
+from circius.base.errors import ConfigError, ModelNotFoundError
 from circius.model import Transformer
 from circius.quant.made import make_weight
 from circius.quant.nf4 import to_nf4
@@ -66,7 +66,7 @@ def open_start(config: RunConfig) -> Start:
     else:
         checkpoint = open_checkpoint(resolve(config.model))
         shape, notes = checkpoint.config, list(checkpoint.notes)
-    path = resolve(config.tokenizer) if config.tokenizer is not None else _path_of(checkpoint)
+    path = _path_of(checkpoint) if config.tokenizer is None else _named(config.tokenizer)
     tokenizer = load_tokenizer(path)
     check_vocab(tokenizer, shape.vocab_size)
     if config.seq_len > shape.context_len:
@@ -84,9 +84,16 @@ def open_start(config: RunConfig) -> Start:
 
 
 def make_model(
-    start: Start, config: RunConfig, device: torch.device, *, on_progress: Progress | None = None
+    start: Start,
+    config: RunConfig,
+    device: torch.device,
+    *,
+    on_progress: Progress | None = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> Transformer:
     """The model to train, on a device, with gradients wherever something is trained.
+
+    on_note: told what was chosen on the way, one sentence each.
 
     Raises:
         InvalidInputError: a way of quantising that does not fit the weights.
@@ -95,9 +102,9 @@ def make_model(
     if start.checkpoint is None:
         model = random_model(start.shape, config.init, seed=config.seed)
     elif config.quantize == "int4":
-        model = _in_four_bits(start.checkpoint)
+        model = _in_four_bits(start.checkpoint, on_note)
     else:
-        model = load_model(start.checkpoint, dtype=_dtype(config), on_progress=on_progress)
+        model = load_model(start.checkpoint, dtype=_dtype(config), on_progress=on_progress, on_note=on_note)
     if config.quantize == "nf4":
         to_nf4(model)
     if config.lora is None:
@@ -138,10 +145,10 @@ def frozen_digest(model: Transformer) -> str:
     return digest.hexdigest()
 
 
-def _in_four_bits(checkpoint: Checkpoint) -> Transformer:
+def _in_four_bits(checkpoint: Checkpoint, on_note: Callable[[str], None] | None) -> Transformer:
     """Matrices as packed ones: as they are stored if that is in few bits, else rounded to nearest."""
     if checkpoint.is_quantised:
-        return load_model(checkpoint)
+        return load_model(checkpoint, activations="float", on_note=on_note)
     plan = make_plan(checkpoint, Recipe(bits=4))
     weights = {decided.weight.name: make_weight(checkpoint, decided, lambda _: None) for decided in plan.weights}
     weights = {name: made.float() if isinstance(made, Tensor) else made for name, made in weights.items()}
@@ -160,6 +167,17 @@ def _own(model: Transformer) -> None:
 
 def _dtype(config: RunConfig) -> torch.dtype:
     return torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
+
+
+def _named(tokenizer: str) -> Path:
+    """Where a tokenizer is that was named: a file or folder, or a model's name."""
+    path = Path(tokenizer).expanduser()
+    if path.exists():
+        return path
+    try:
+        return resolve(tokenizer)
+    except ModelNotFoundError as error:
+        raise ConfigError(f"there is no tokenizer {tokenizer!r} here: name a file or a folder (--tokenizer)") from error
 
 
 def _path_of(checkpoint: Checkpoint | None) -> Path:

@@ -27,8 +27,8 @@ _PROBE = [
 
 
 def add_template(folder: Path, tokenizer: Tokenizer, config: RunConfig) -> None:
-    """Adds to a model's folder what says which template its conversations had, if one was named: the tokenizer under the
-    name that Mistral gives it, and the turns in Jinja, by which others know a model to talk with.
+    """Adds to a model's folder what says which template its conversations had, if one was named: the tokenizer under
+    the name that Mistral gives it, and the turns in Jinja, by which others know a model to talk with.
 
     A template that came with the tokenizer is there already.
     """

@@ -5,7 +5,7 @@ def duration(seconds: float) -> str:
     """A time.
 
     >>> duration(42), duration(3_700), duration(200_000)
-    ('42 s', '1 h 2 min', '2 d 7 h')
+    ('42 s', '1 h 1 min', '2 d 7 h')
     """
     minutes, hours, days = seconds / 60, seconds / 3600, seconds / 86400
     if minutes < 2:

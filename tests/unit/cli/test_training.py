@@ -69,6 +69,8 @@ def test_what_is_wrong(capsys: pytest.CaptureFixture[str], model: Path, chats: P
     said = _said(capsys, "dpo", model, chats, "--out", tmp_path / "run", "--template=v1")
     assert "chats.jsonl:1: " in said
     assert "'chosen' and 'rejected'" in said
+    said = _said(capsys, "pretrain", "--recipe=story", "--tokenizer=nowhere", "--out", tmp_path / "run")
+    assert "there is no tokenizer 'nowhere' here" in said
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("Dear")
     said = _said(capsys, "finetune", model, chats, "--out", tmp_path / "other", "--template=v1")

@@ -83,6 +83,15 @@ def test_every_window_and_length_around_pages(window: Window, length: int) -> No
     _agree(_model(window), [Pair(context, _ids(*range(n, 2 * n + 1))) for n in range(5)])
 
 
+@pytest.mark.parametrize("window", [None, 7, 65])
+def test_without_the_native_kernels_too(window: Window, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: pages are gathered, and what they hold beside a text's own tokens is never seen."""
+    monkeypatch.setattr("circius.model.paged.attends_natively", lambda query, key, value: False)
+    shots = _ids(*(i * i for i in range(130)))
+    pairs = [Pair(shots + _ids(*range(own, own + 20)), _ids(*range(n, n + 4))) for own in range(5) for n in (1, 2)]
+    _agree(_model(window), [*pairs, Pair((3,), (4, 5, 6))])
+
+
 def test_a_continuation_longer_than_a_chunk_and_than_pages() -> None:
     _agree(_model(40), [Pair((1, 2, 3), _ids(*range(150))), Pair((1, 2, 3), _ids(*range(9, 90)))], chunk_size=16)
 

@@ -174,6 +174,13 @@ def test_another_model_is_refused(small: Sources, tiny: EngineModel, tmp_path: P
         run(other, _exams(small, "openbookqa"), folder)
 
 
+def test_the_same_model_by_another_name_goes_on(small: Sources, tiny: EngineModel, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    run(tiny, _exams(small, "openbookqa"), folder)
+    again = run(EngineModel(tiny.llm, max_streams=4, name="renamed"), _exams(small, "openbookqa"), folder)
+    assert again["sessions"][1]["n_answered"] == 0
+
+
 def test_another_prompt_is_refused(small: Sources, tiny: EngineModel, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     run(tiny, _exams(small, "openbookqa"), folder)

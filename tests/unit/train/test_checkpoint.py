@@ -51,7 +51,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
 
 def test_random_numbers_go_on(tmp_path: Path) -> None:
     random.seed(1)
-    np.random.seed(2)  # noqa: NPY002 - the global generator is what is kept
+    np.random.seed(2)
     torch.manual_seed(3)
     _write(tmp_path, 1)
 
@@ -84,7 +84,7 @@ def test_one_of_another_version_is_not_passed_over(tmp_path: Path) -> None:
     _write(tmp_path, 1)
     file = tmp_path / "step-00000001" / STATE_FILE
     file.write_text(json.dumps({**json.loads(file.read_text()), "format": 2}))
-    with pytest.raises(CheckpointError, match="has format 2, and this circius reads 1"):
+    with pytest.raises(CheckpointError, match=r"has format 2, and this circius reads 1"):
         find_checkpoints(tmp_path)
 
 
@@ -114,7 +114,7 @@ def test_a_disk_too_small_is_told_before_anything_is_written(tmp_path: Path, mon
     _write(tmp_path, 1)
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
-    with pytest.raises(StorageError, match="not enough disk space"):
+    with pytest.raises(StorageError, match=r"not enough disk space"):
         _write(tmp_path, 2)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
 
@@ -129,10 +129,10 @@ def test_metrics_after_the_last_checkpoint_are_cut_off(tmp_path: Path) -> None:
     with MetricsFile(file, offset=offset) as metrics:
         metrics.write({"kind": "train", "step": 2, "loss": 2.5})
     assert [line["loss"] for line in read_metrics(file)] == [1.5, 2.5]
-    with pytest.raises(CheckpointError, match="was it edited"):
+    with pytest.raises(CheckpointError, match=r"was it edited"):
         MetricsFile(file, offset=10_000)
     file.write_bytes(file.read_bytes() + b"{broken\n")
-    with pytest.raises(CheckpointError, match="line 3 is no JSON"):
+    with pytest.raises(CheckpointError, match=r"line 3 is no JSON"):
         read_metrics(file)
 
 

@@ -67,19 +67,19 @@ def test_what_a_run_cannot_be(changes: dict[str, object], said: str) -> None:
 
 
 def test_what_its_parts_cannot_be() -> None:
-    with pytest.raises(ConfigError, match="the weight of x must be above 0, got 0"):
+    with pytest.raises(ConfigError, match=r"the weight of x must be above 0, got 0"):
         SourceConfig(path="x", weight=0.0)
-    with pytest.raises(ConfigError, match="a source needs a path"):
+    with pytest.raises(ConfigError, match=r"a source needs a path"):
         SourceConfig(path="")
-    with pytest.raises(ConfigError, match="evaluation.every must be a whole number"):
+    with pytest.raises(ConfigError, match=r"evaluation.every must be a whole number"):
         EvaluationConfig(every=0)
-    with pytest.raises(ConfigError, match="evaluation.share must be at least 0 and below 1"):
+    with pytest.raises(ConfigError, match=r"evaluation.share must be at least 0 and below 1"):
         EvaluationConfig(share=1.0)
-    with pytest.raises(ConfigError, match="samples.temperature must be above 0"):
+    with pytest.raises(ConfigError, match=r"samples.temperature must be above 0"):
         SampleConfig(temperature=0.0)
     with pytest.raises(ConfigError, match=r'checkpoints.export "best" needs checkpoints.keep_best'):
         CheckpointConfig(export="best")
-    with pytest.raises(ConfigError, match="schedule.warmup must be a share below 1 or a whole number of steps"):
+    with pytest.raises(ConfigError, match=r"schedule.warmup must be a share below 1 or a whole number of steps"):
         ScheduleConfig(warmup=1.5).over(10)
 
 
@@ -138,13 +138,13 @@ def test_settings() -> None:
 
 def test_fields_that_are_missing_or_unknown_in_a_file() -> None:
     content = to_json(BASE)
-    with pytest.raises(ConfigError, match="kind must be given"):
+    with pytest.raises(ConfigError, match=r"kind must be given"):
         from_json(RunConfig, {name: value for name, value in content.items() if name != "kind"})
     with pytest.raises(ConfigError, match=r"optimizer.warmup: no such field; there are lr"):
         from_json(RunConfig, {**content, "optimizer": {"lr": 1.0, "warmup": 3}})
     with pytest.raises(ConfigError, match=r"model must be fields or a text, got 3"):
         from_json(RunConfig, {**content, "model": 3})
-    with pytest.raises(ConfigError, match="optimizer takes fields, got 3"):
+    with pytest.raises(ConfigError, match=r"optimizer takes fields, got 3"):
         from_json(RunConfig, {**content, "optimizer": 3})
 
 
@@ -172,10 +172,10 @@ def test_recipes_are_found_and_checked(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("def config(): return 1 / 0")
     with pytest.raises(ConfigError, match=r"broken.py failed: ZeroDivisionError"):
         load_recipe(str(tmp_path / "broken.py"))
-    with pytest.raises(ConfigError, match="there is no recipe 'nowhere': name a file, or one of .*story"):
+    with pytest.raises(ConfigError, match=r"there is no recipe 'nowhere': name a file, or one of .*story"):
         load_recipe("nowhere")
     (tmp_path / "run.json").write_text(json.dumps({"config": to_json(BASE)}))
     assert load_recipe(str(tmp_path)) == BASE
     (tmp_path / "bad.json").write_text("{")
-    with pytest.raises(ConfigError, match="cannot be read as JSON"):
+    with pytest.raises(ConfigError, match=r"cannot be read as JSON"):
         load_recipe(str(tmp_path / "bad.json"))

@@ -1,6 +1,7 @@
 """Two real processes under torchrun: what they learn together is what one learns alone."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -47,6 +48,10 @@ def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def together(data: Path, alone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes made."""
     out = tmp_path_factory.mktemp("together")
+    shutil.copytree(alone / "run", out / "grown")
+    last = find_checkpoints(out / "grown" / "checkpoints")[-1]
+    assert last.step == 6
+    shutil.rmtree(last.folder)
     process = torchrun("tests.unit.train.two_processes", data, out, alone / "run" / "model")
     _, said = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 0, said
@@ -80,6 +85,15 @@ def test_shards_of_two_processes_go_on_in_one(data: Path, alone: Path, together:
     assert worst(tensors_of(alone / "run" / "model"), tensors_of(together / "shards" / "model")) < 1e-6
 
 
+def test_what_one_process_began_two_go_on_with(alone: Path, together: Path) -> None:
+    """From the third step of one, whose checkpoint was whole."""
+    record = read_record(together / "grown")
+    assert record is not None
+    assert [(session["from_step"], session["n_processes"]) for session in record["sessions"]] == [(0, 1), (3, 2)]
+    _same_course(alone / "run", together / "grown")
+    assert worst(tensors_of(alone / "run" / "model"), tensors_of(together / "grown" / "model")) < 1e-6
+
+
 def test_in_sixteen_bits_gradients_are_added_up_in_thirty_two(data: Path, together: Path, tmp_path: Path) -> None:
     train(shared(data, "dtype=bfloat16"), tmp_path / "run")
     assert all_close(losses_of(tmp_path / "run"), losses_of(together / "narrow"), within=5e-3)
@@ -104,9 +118,9 @@ def test_an_adapter_of_two_processes_is_whole(alone: Path, together: Path) -> No
 
 def test_what_processes_cannot_share_is_said_before(data: Path) -> None:
     two = World(device=torch.device("cpu"), size=2, n_data=2)
-    with pytest.raises(ConfigError, match="a step has 1 micro-batches .* which 2 processes cannot share"):
+    with pytest.raises(ConfigError, match=r"a step has 1 micro-batches .* which 2 processes cannot share"):
         check_parallel(shared(data, "step_tokens=256"), two)
-    with pytest.raises(ConfigError, match="muon needs whole matrices"):
+    with pytest.raises(ConfigError, match=r"muon needs whole matrices"):
         check_parallel(shared(data, "optimizer.kind=muon", "parallel.sharing=shards"), two)
     with pytest.raises(ConfigError, match=r"parallel.tensor is 3, and n_kv_heads, 2, is no multiple"):
         check_split(2, 48, 3)

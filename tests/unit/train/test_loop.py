@@ -133,7 +133,7 @@ def test_it_gives_up_where_no_step_can_be_taken(data: Path, tmp_path: Path) -> N
     with torch.no_grad():
         model.model.norm.weight.fill_(math.nan)
     optimizer = Optimizer(model.named_parameters(), config_of(data).optimizer)
-    with pytest.raises(CirciusError, match="20 steps in a row were skipped"):
+    with pytest.raises(CirciusError, match=r"20 steps in a row were skipped"):
         _trained(data, tmp_path, "n_steps=30", objective=LikelyText(model), optimizer=optimizer)
 
 

@@ -1,4 +1,4 @@
-"""The estimate of what a run takes, against published sums, against what is really kept, and against what really runs."""
+"""The estimate of what a run takes, against published sums and against what is really kept."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path

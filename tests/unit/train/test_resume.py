@@ -23,9 +23,7 @@ TIMEOUT_S = 120
 
 def _start(data: Path, run: Path, *settings: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "tests.unit.train.run_process", str(data), str(run), *settings]
-    return subprocess.Popen(
-        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True
-    )
+    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
 
 
 def _wait_for_step(process: subprocess.Popen[str], run: Path, step: int) -> None:
@@ -78,7 +76,7 @@ def test_a_full_disk_costs_no_checkpoint_that_was_there(data: Path, whole: Path,
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
-        with pytest.raises(StorageError, match="cannot write .*File too large"):
+        with pytest.raises(StorageError, match=r"cannot write .*File too large"):
             run_in(data, run, "schedule.kind=constant")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -98,7 +96,7 @@ def test_a_full_disk_costs_no_checkpoint_that_was_there(data: Path, whole: Path,
 def test_another_configuration_is_refused(data: Path, whole: Path) -> None:
     with pytest.raises(ConfigError, match=r"optimizer.lr was 0.003, now 0.1; seed was 0, now 3"):
         run_in(data, whole, "seed=3", "optimizer.lr=0.1")
-    with pytest.raises(ConfigError, match="has taken 20 steps, and 10 are asked for"):
+    with pytest.raises(ConfigError, match=r"has taken 20 steps, and 10 are asked for"):
         run_in(data, whole, "n_steps=10")
 
 
@@ -136,5 +134,5 @@ def test_a_folder_of_something_else_is_left_alone(data: Path, tmp_path: Path) ->
 def test_two_processes_never_write_one_run(data: Path, whole: Path) -> None:
     with (whole / ".lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(StorageError, match="another process is at work on this run"):
+        with pytest.raises(StorageError, match=r"another process is at work on this run"):
             run_in(data, whole)

@@ -82,7 +82,7 @@ def _config(model: Path, data: Path, *settings: str, **changes: Any) -> RunConfi
 
 def test_all_weights_learn_to_answer_and_the_model_knows_its_template(model: Path, chats: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    finished = train(_config(model, chats, "n_steps=80", 'samples.prompts=["Say 3."]'), run)
+    finished = train(_config(model, chats, "n_steps=60", 'samples.prompts=["Say 3."]'), run)
     assert losses_of(run)[-1] < 0.5 < 4 < losses_of(run)[0]
     assert finished.product == run / "model"
     llm = LLM(run / "model", device="cpu")
@@ -102,13 +102,15 @@ def test_an_adapter_learns_beside_weights_that_stay(
 ) -> None:
     run = tmp_path / "run"
     before = (model / "model.safetensors").read_bytes()
-    config = _config(model, chats, "n_steps=20", lora=LORA, quantize=quantize)
+    settings = ["n_steps=20", 'samples.prompts=["Say 1."]', "samples.max_tokens=4"]
+    config = _config(model, chats, *settings, lora=LORA, quantize=quantize)
     finished = train(config, run)
     assert finished.product == run / "adapter"
     assert losses_of(run)[-1] < losses_of(run)[0] - 0.5
     adapter = read_adapter(run / "adapter", SHAPE)
     assert (adapter.config.rank, adapter.config.base_model) == (4, str(model))
     assert (model / "model.safetensors").read_bytes() == before
+    assert len(lines_of(run, "sample")) == 2
     [checkpoint, *_] = sorted((run / "checkpoints").glob("step-*"))
     size = sum(file.stat().st_size for file in checkpoint.rglob("*.safetensors"))
     assert size < 5 * adapter.n_bytes, "checkpoints hold what is trained, not what it stands beside"
@@ -129,7 +131,7 @@ def test_an_adapter_goes_on_to_the_same_bits_but_not_beside_other_weights(
     train(_config(own, chats, *settings, "n_steps=6", lora=lora), tmp_path / "run")
     assert same_bits(tensors_of(tmp_path / "whole" / "adapter"), tensors_of(tmp_path / "run" / "adapter"))
     init_checkpoint(SHAPE, own, dtype=torch.float32, seed=9, extra=write_byte_tokenizer, overwrite=True)
-    with pytest.raises(CheckpointError, match="are not those that .* was trained beside"):
+    with pytest.raises(CheckpointError, match=r"are not those that .* was trained beside"):
         train(_config(own, chats, *settings, "n_steps=9", lora=lora), tmp_path / "run")
 
 
@@ -177,20 +179,20 @@ def test_bad_data_are_told_before_anything_is_loaded(
 
 
 def test_what_else_is_told_before(model: Path, chats: Path, pairs: Path, tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match="no such file or folder"):
+    with pytest.raises(InvalidInputError, match=r"no such file or folder"):
         plan_run(_config(model, tmp_path / "nothing.jsonl"), probes=False)
-    with pytest.raises(CirciusError, match="have more than 8 tokens"):
+    with pytest.raises(CirciusError, match=r"have more than 8 tokens"):
         plan_run(_config(model, chats, "seq_len=8"), probes=False)
-    with pytest.raises(InvalidInputError, match="an answer that with its prompt is longer than 8 tokens"):
+    with pytest.raises(InvalidInputError, match=r"an answer that with its prompt is longer than 8 tokens"):
         plan_run(_config(model, pairs, "seq_len=8", kind="dpo"), probes=False)
-    with pytest.raises(ConfigError, match="would leave nothing of the 1 examples"):
-        _write(tmp_path / "one.jsonl", [_chat("Hi", "Yo")])
+    _write(tmp_path / "one.jsonl", [_chat("Hi", "Yo")])
+    with pytest.raises(ConfigError, match=r"would leave nothing of the 1 examples"):
         plan_run(_config(model, tmp_path / "one.jsonl"), probes=False)
-    with pytest.raises(ConfigError, match="evaluation.patience needs something that is not trained on"):
+    with pytest.raises(ConfigError, match=r"evaluation.patience needs something that is not trained on"):
         plan_run(_config(model, chats, "evaluation.share=0", "evaluation.patience=1"), probes=False)
-    with pytest.raises(CirciusError, match="pre-training reads folders of token shards"):
+    with pytest.raises(CirciusError, match=r"pre-training reads folders of token shards"):
         plan_run(_config(model, chats, kind="pretrain"), probes=False)
-    with pytest.raises(CirciusError, match="context"):
+    with pytest.raises(CirciusError, match=r"context"):
         train(_config(model, chats, f'samples.prompts=["{"x" * 300}"]'), tmp_path / "long")
 
 

@@ -38,6 +38,7 @@ def main(data: Path, out: Path, model: Path) -> None:
     dist.init_process_group("gloo")  # once for all of them
     train(shared(data), out / "copies")
     train(shared(data, "n_steps=3", parallel=ParallelConfig(sharing="shards")), out / "shards")
+    train(shared(data, parallel=ParallelConfig(sharing="shards")), out / "grown")
     train(shared(data, "dtype=bfloat16", parallel=ParallelConfig(sharing="shards")), out / "narrow")
     train(shared(data, 'samples.prompts=["The"]', parallel=ParallelConfig(tensor=2)), out / "tensor")
     train(adapter(data, model), out / "adapter")
