@@ -2,9 +2,9 @@
 
     python recipes/story_chats.py texts.jsonl chats.jsonl.gz ... --out chats.jsonl
 
-takes the texts that `story` was trained on, and files of conversations as `circius finetune` reads them. From the texts
-it makes requests for stories ("Tell me a story about the dog."), whose answers are paragraphs of the books, so that they
-stay what the model has learnt to write. Conversations are taken over where all of their turns are short.
+takes the texts that `story` was trained on, and files of conversations as `circius finetune` reads them. From the
+texts it makes requests for stories ("Tell me a story about the dog."), whose answers are paragraphs of the books, so
+that they stay what the model has learnt to write. Conversations are taken over where all of their turns are short.
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
     python recipes/story_texts.py children.jsonl.gz others.jsonl.gz --out texts.jsonl
 
-takes files of JSON lines with a text each (and author and title, by which a book in two files is taken once), and writes
-one `{"text": ...}` a line. All books of the first file come twice, of the others once, the easiest first, up to
+takes files of JSON lines with a text each (and author and title, by which a book in two files is taken once), and
+writes one `{"text": ...}` a line. All books of the first file come twice, of the others once, the easiest first, up to
 `--most-bytes` in all: a model of a few million parameters gains more from plain prose than from more of it.
 """
 

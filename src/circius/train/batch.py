@@ -14,7 +14,7 @@ IGNORED = -100
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """tokens (N,) int64 and lengths are what a model takes; targets (N,) int64 are the ids that follow, or `IGNORED`."""
+    """tokens (N,) int64 and lengths are what a model takes; targets (N,) int64 the ids that follow, or `IGNORED`."""
 
     tokens: Tensor
     lengths: list[int]
