@@ -236,7 +236,7 @@ class Transformer(nn.Module):
             raise InvalidInputError(f"{len(own)} adapters for {len(lengths)} rows: give one or None for each")
         return AdaptedRows(own, lengths, self.device) if any(own) else None
 
-    def _run_blocks(self, tokens: Tensor, step: Step, adapted: AdaptedRows | None) -> Tensor:
+    def _run_blocks(self, tokens: Tensor, step: Step, adapted: AdaptedRows | None = None) -> Tensor:
         hidden: Tensor = self.model.embed_tokens(tokens.to(self.device))
         rotation = rotation_at(step.positions, head_dim=self.config.head_dim, theta=self.config.rope_theta)
         if adapted is None and self._packed_blocks is not None and self._packed_blocks.takes(hidden):
