@@ -1,6 +1,6 @@
 """A small Mistral from nothing: 3.9 million parameters, a window of 128 in sequences of 512, a vocabulary of 4,096.
 
-    circius data tokenizer TEXTS --vocab-size 4096 --out tok
+    circius tokenizer train TEXTS --vocab-size 4096 --chat v3 --out tok
     circius data prepare TEXTS --tokenizer tok --holdout 0.05 --out shards
     circius pretrain --recipe story --out story
 

@@ -21,7 +21,6 @@ def config() -> RunConfig:
         kind="finetune",
         model="story/model",
         sources=(SourceConfig(path="chats.jsonl"),),
-        template="v1",
         seq_len=512,
         batch_tokens=8192,
         n_epochs=3,

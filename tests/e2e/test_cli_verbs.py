@@ -116,6 +116,7 @@ def test_tokenize_and_back(tiny: Path) -> None:
     assert succeed("tokenize", tiny, "--decode", str(fields["ids"])) == "hé\n"
     table = succeed("tokenize", tiny, stdin=b"h\n")
     assert [line.split() for line in table.splitlines()] == [["id", "piece"], ["1", "<s>"], ["107", "<0x68>"]]
+    assert one_object("tokenize", tiny / "tokenizer.model", "hé") == fields
     chat = one_object("tokenize", tiny, "hi", "--chat", "--template=v1", "--system=Be brief.")
     assert bytes(token - 3 for token in chat["ids"][1:]).decode() == "[INST] Be brief.\n\nhi [/INST]"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from circius.base.errors import InvalidInputError
-from circius.cli import options
+from circius.cli import options, sampling_options
 from circius.cli.loading import ModelOptions
 from circius.cli.output import Output, table
 from circius.cli.progress import OnProgress, progress
@@ -47,7 +47,7 @@ def command(
                                  help="The environment variable that holds the endpoints' API key.",
                                  show_default="none", rich_help_panel=ANSWERS)
     ] = None,
-    temperature: options.Temperature = 0.7,
+    temperature: sampling_options.Temperature = 0.7,
     max_tokens: Annotated[
         int, typer.Option("--max-tokens", metavar="N", min=1, help="Of an answer.", rich_help_panel=ANSWERS)
     ] = 512,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from circius.base.errors import CirciusError, ContextOverflowError, TemplateError
-from circius.cli import answer, failure, options
+from circius.cli import answer, failure, options, sampling_options
 from circius.cli.chat_commands import COMMANDS, ChatState, run_command
 from circius.cli.chat_input import PipeReader, TerminalReader, TurnReader
 from circius.cli.loading import DEMO, ModelOptions, open_llm
@@ -28,17 +28,17 @@ def command(
     model: Annotated[str | None, typer.Argument(metavar="MODEL", help=options.MODEL_HELP, show_default=DEMO)] = None,
     system: options.System = None,
     guard: options.Guard = False,
-    max_tokens: options.MaxTokens = None,
-    temperature: options.Temperature = 0.3,
-    top_p: options.TopP = 0.9,
-    top_k: options.TopK = 0,
-    min_p: options.MinP = 0.0,
-    repetition_penalty: options.RepetitionPenalty = 1.0,
-    presence_penalty: options.PresencePenalty = 0.0,
-    frequency_penalty: options.FrequencyPenalty = 0.0,
-    logit_bias: options.LogitBias = None,
-    seed: options.Seed = None,
-    stop: options.Stop = None,
+    max_tokens: sampling_options.MaxTokens = None,
+    temperature: sampling_options.Temperature = 0.3,
+    top_p: sampling_options.TopP = 0.9,
+    top_k: sampling_options.TopK = 0,
+    min_p: sampling_options.MinP = 0.0,
+    repetition_penalty: sampling_options.RepetitionPenalty = 1.0,
+    presence_penalty: sampling_options.PresencePenalty = 0.0,
+    frequency_penalty: sampling_options.FrequencyPenalty = 0.0,
+    logit_bias: sampling_options.LogitBias = None,
+    seed: sampling_options.Seed = None,
+    stop: sampling_options.Stop = None,
     threads: options.Threads = None,
     dtype: options.DTypeOption = options.DType.AUTO,
     device: options.DeviceOption = "auto",
@@ -74,7 +74,7 @@ def command(
         repetition_penalty=repetition_penalty,
         presence_penalty=presence_penalty,
         frequency_penalty=frequency_penalty,
-        logit_bias=options.parse_logit_bias(logit_bias),
+        logit_bias=sampling_options.parse_logit_bias(logit_bias),
         seed=seed,
         stop=stop,
         max_tokens=DEFAULT_MAX_TOKENS if max_tokens is None else max_tokens,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from circius.cli import options
-from circius.cli.loading import find_model
+from circius.cli.loading import find_tokenizer
 from circius.cli.output import Output
 
 if TYPE_CHECKING:
@@ -90,15 +90,6 @@ Separator = Annotated[
         rich_help_panel=DATA,
     ),
 ]
-
-
-def find_tokenizer(name: str, output: Output) -> Path:
-    """Where the tokenizer `name` is: a tokenizer file itself, or the model that has it.
-
-    Raises:
-        ModelNotFoundError: there is neither; it says what to do.
-    """
-    return Path(name) if Path(name).is_file() else find_model(name, output)
 
 
 def open_tokenizer(

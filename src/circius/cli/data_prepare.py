@@ -8,6 +8,7 @@ import typer
 
 from circius.base.errors import InvalidInputError
 from circius.cli import data_options, options
+from circius.cli.loading import find_tokenizer
 from circius.cli.output import Output, table
 from circius.cli.progress import progress
 
@@ -58,7 +59,7 @@ def command(
     with progress("encoding", output) as on_progress:
         prepared = prepare(
             files,
-            load_tokenizer(data_options.find_tokenizer(tokenizer, output)),
+            load_tokenizer(find_tokenizer(tokenizer, output)),
             out,
             reading=Reading(field=field, separator=separator, holdout=holdout),
             n_workers=jobs or max(1, min(worth, os.cpu_count() or 1)),

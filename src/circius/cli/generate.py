@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from circius.base.errors import ContextOverflowError, InvalidInputError
-from circius.cli import answer, options
+from circius.cli import answer, options, sampling_options
 from circius.cli.failure import EXIT_INTERRUPTED
 from circius.cli.loading import ModelOptions, open_llm
 from circius.cli.output import Output
@@ -38,20 +38,20 @@ def command(
     ] = None,
     system: options.System = None,
     guard: options.Guard = False,
-    max_tokens: options.MaxTokens = None,
-    temperature: options.Temperature = 0.0,
-    top_p: options.TopP = 1.0,
-    top_k: options.TopK = 0,
-    min_p: options.MinP = 0.0,
-    repetition_penalty: options.RepetitionPenalty = 1.0,
-    presence_penalty: options.PresencePenalty = 0.0,
-    frequency_penalty: options.FrequencyPenalty = 0.0,
-    logit_bias: options.LogitBias = None,
-    seed: options.Seed = None,
-    stop: options.Stop = None,
+    max_tokens: sampling_options.MaxTokens = None,
+    temperature: sampling_options.Temperature = 0.0,
+    top_p: sampling_options.TopP = 1.0,
+    top_k: sampling_options.TopK = 0,
+    min_p: sampling_options.MinP = 0.0,
+    repetition_penalty: sampling_options.RepetitionPenalty = 1.0,
+    presence_penalty: sampling_options.PresencePenalty = 0.0,
+    frequency_penalty: sampling_options.FrequencyPenalty = 0.0,
+    logit_bias: sampling_options.LogitBias = None,
+    seed: sampling_options.Seed = None,
+    stop: sampling_options.Stop = None,
     n: Annotated[
         int,
-        typer.Option("-n", metavar="N", help="Answers to the one prompt.", rich_help_panel=options.SAMPLING),
+        typer.Option("-n", metavar="N", help="Answers to the one prompt.", rich_help_panel=sampling_options.SAMPLING),
     ] = 1,
     logprobs: Annotated[
         int | None,
@@ -60,7 +60,7 @@ def command(
             metavar="N",
             help="With --json: log-probabilities of each token and the N likeliest.",
             show_default=False,
-            rich_help_panel=options.SAMPLING,
+            rich_help_panel=sampling_options.SAMPLING,
         ),
     ] = None,
     prompt_logprobs: Annotated[
@@ -70,7 +70,7 @@ def command(
             metavar="N",
             help="With --json: the same for the prompt's tokens.",
             show_default=False,
-            rich_help_panel=options.SAMPLING,
+            rich_help_panel=sampling_options.SAMPLING,
         ),
     ] = None,
     threads: options.Threads = None,
@@ -115,7 +115,7 @@ def command(
         repetition_penalty=repetition_penalty,
         presence_penalty=presence_penalty,
         frequency_penalty=frequency_penalty,
-        logit_bias=options.parse_logit_bias(logit_bias),
+        logit_bias=sampling_options.parse_logit_bias(logit_bias),
         seed=seed,
         stop=stop,
         max_tokens=DEFAULT_MAX_TOKENS if max_tokens is None else max_tokens,

@@ -54,6 +54,15 @@ def find_model(name: str, output: Output) -> Path:
     return fetch(name, output)
 
 
+def find_tokenizer(name: str, output: Output) -> Path:
+    """Where the tokenizer `name` is: a tokenizer file itself, or the model that has it.
+
+    Raises:
+        ModelNotFoundError: there is neither; it says what to do.
+    """
+    return Path(name) if Path(name).is_file() else find_model(name, output)
+
+
 def open_llm(options: ModelOptions, output: Output) -> "LLM":
     """The model, its tokenizer and its chat template, loaded with a progress bar."""
     replaced = overrides(options.window, options.rope_theta)

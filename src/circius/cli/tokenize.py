@@ -6,7 +6,7 @@ import typer
 
 from circius.base.errors import InvalidInputError
 from circius.cli import options
-from circius.cli.loading import find_model
+from circius.cli.loading import find_tokenizer
 from circius.cli.output import Output, table
 from circius.cli.texts import read_prompt
 
@@ -54,7 +54,7 @@ def command(
     ids = parse_ids(given) if decode else []
     from circius.text import load_tokenizer
 
-    path = find_model(model, output)
+    path = find_tokenizer(model, output)
     tokenizer = load_tokenizer(path)
     if decode:
         _print_text(ids, tokenizer, special=special, output=output)

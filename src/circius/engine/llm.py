@@ -9,7 +9,8 @@ from typing import Any, Self
 import torch
 
 from circius.base.config import ModelConfig, Window
-from circius.base.errors import InvalidInputError, PromptError, TemplateError
+from circius.base.errors import InvalidInputError
+from circius.engine.asking import Asker
 from circius.engine.bar import answer_bar
 from circius.engine.devices import (
     is_exact_in_batches,
@@ -21,30 +22,23 @@ from circius.engine.devices import (
 )
 from circius.engine.finding import find_template, has_tokenizer
 from circius.engine.generate import BatchLimits, IsCancelled, OnToken, generate
-from circius.engine.grammars import Grammars
 from circius.engine.outputs import RequestOutput
 from circius.engine.params import SamplingParams
 from circius.engine.prefill import OnPrefill, unheard
-from circius.engine.prompts import Conversation, Prompt, as_conversations, as_params, as_prompts, encode_prompt
-from circius.engine.reading import TextCounter, read_pieces, stream_ids
+from circius.engine.prompts import Conversation, Prompt, as_conversations, as_params, as_prompts
 from circius.engine.reflection import reflector
-from circius.engine.request import Limits, Request, make_request
-from circius.engine.score import OnScored, Score, score_stream, score_tokens
+from circius.engine.request import Request
+from circius.engine.score import OnScored, Score, score_text
 from circius.engine.speculate import INEXACT_DRAFTS, MOST_DRAFTED
-from circius.engine.structured import Constraint, StructuredOutputs
-from circius.engine.tools import ToolChoice, check_params, tool_use, with_tools
+from circius.engine.tools import ToolChoice
 from circius.model import Adapter, Transformer
-from circius.moderate.guard import guarded
 from circius.moderate.instruction import Kind
 from circius.moderate.reflect import Verdict
-from circius.text import ChatTemplate, Message, Tokenizer, check_vocab, load_tokenizer
-from circius.text.message import as_messages
+from circius.text import ChatTemplate, Tokenizer, check_vocab, load_tokenizer
 from circius.text.tools import Tool
 from circius.weights import KEEP, Keep, load_model, open_checkpoint
 from circius.weights.adapter import check_adapter, read_adapter
 from circius.weights.hub import resolve
-
-_NO_CHAT = "this model has no chat template: use generate with a plain prompt, or name a template (v1, v2 or v3)"
 
 
 def never() -> bool:
@@ -60,6 +54,7 @@ class LLM:
         tokenizer: None if the checkpoint came without one; then prompts are token ids.
         chat_template: None if the checkpoint has none; then there is no `chat`.
         context: the most tokens of a prompt and its answer together.
+        asker: what makes requests of prompts and conversations, for those who run an engine of their own.
         notes: what was chosen or assumed on the way, one sentence each.
     """
 
@@ -67,6 +62,7 @@ class LLM:
     tokenizer: Tokenizer | None
     chat_template: ChatTemplate | None
     context: int
+    asker: Asker
     limits: BatchLimits
     notes: tuple[str, ...]
 
@@ -157,8 +153,7 @@ class LLM:
             notes.append(f"adapter: {loaded.adapter.described()}")
         if speculate is None and is_exact_in_batches(loaded):
             limits = replace(limits, speculate=MOST_DRAFTED)
-        self._assemble(loaded, own_tokenizer, template, context, limits)
-        self._no_chat = no_chat or _NO_CHAT
+        self._assemble(loaded, own_tokenizer, template, context, limits, no_chat=no_chat)
         self.notes = (*notes, *self.notes)
 
     @classmethod
@@ -193,12 +188,15 @@ class LLM:
         chat_template: ChatTemplate | None,
         context: int | None,
         limits: BatchLimits,
+        *,
+        no_chat: str | None = None,
     ) -> None:
         self.model, self.tokenizer, self.chat_template, self.limits = model, tokenizer, chat_template, limits
-        self._no_chat = _NO_CHAT
-        self._grammars: Grammars | None = None
         trained = model.config.context_len
         self.context = trained if context is None else context
+        self.asker = Asker(
+            tokenizer, chat_template, vocab_size=model.config.vocab_size, context=self.context, no_chat=no_chat
+        )
         notes = [*(tokenizer.notes if tokenizer else ()), *(chat_template.notes if chat_template else ())]
         if self.context > trained:
             notes.append(
@@ -243,7 +241,7 @@ class LLM:
         """
         given = as_prompts(prompts)
         params = as_params(sampling_params, len(given))
-        requests = [self.completion_request(prompt, own) for prompt, own in zip(given, params, strict=True)]
+        requests = [self.asker.completion(prompt, own) for prompt, own in zip(given, params, strict=True)]
         return self._run(requests, on_token, is_cancelled, on_prefill, progress=progress)
 
     def chat(
@@ -276,7 +274,7 @@ class LLM:
         given = as_conversations(messages)
         params = as_params(sampling_params, len(given))
         requests = [
-            self.chat_request(
+            self.asker.chat(
                 conversation,
                 own,
                 tools=tools,
@@ -301,62 +299,6 @@ class LLM:
         given = [texts] if isinstance(texts, str) else list(texts)
         return reflector(self, categories).verdicts(given, kind=kind)
 
-    def completion_request(
-        self, prompt: str | Sequence[int], params: SamplingParams, *, adds_bos: bool = True
-    ) -> Request:
-        """The checked request for the text after a prompt.
-
-        adds_bos: whether a text gets BOS in front, if the tokenizer adds one.
-
-        Raises:
-            PromptError, ContextOverflowError, ParamsError: as `generate`.
-        """
-        return make_request(
-            encode_prompt(prompt, self.tokenizer, adds_bos=adds_bos),
-            params,
-            self._limits(is_chat=False),
-            prompt=prompt if isinstance(prompt, str) else None,
-        )
-
-    def chat_request(
-        self,
-        messages: Sequence[Message | Mapping[str, Any]],
-        params: SamplingParams,
-        *,
-        tools: Sequence[Tool | Mapping[str, Any]] | None = None,
-        tool_choice: ToolChoice | None = None,
-        parallel_tool_calls: bool = True,
-        continue_final: bool = False,
-        guard: bool = False,
-    ) -> Request:
-        """The checked request for the next answer in a conversation; with `guard`, under the guard prompt.
-
-        Raises:
-            TemplateError, PromptError, ContextOverflowError, ParamsError: as `chat`.
-        """
-        if self.chat_template is None:
-            raise TemplateError(self._no_chat)
-        if guard:
-            messages = guarded(as_messages(messages))
-        use = tool_use(tools, tool_choice, parallel=parallel_tool_calls)
-        shown = () if use is None else use.shown
-        if use is not None:
-            check_params(use, params)
-        request = make_request(
-            self.chat_template.encode(messages, tools=shown, continue_final=continue_final),
-            params,
-            self._limits(is_chat=True),
-            prompt=self.chat_template.render(messages, tools=shown, continue_final=continue_final),
-            continues_text=continue_final,
-        )
-        if use is None:
-            return request
-        assert self.tokenizer is not None
-        return with_tools(
-            request, use, self.chat_template.call_form,
-            tokenizer=self.tokenizer, vocab_size=self.config.vocab_size, forms=self._forms,
-        )  # fmt: skip
-
     def score(
         self,
         text: str | Path | Iterable[str],
@@ -376,29 +318,16 @@ class LLM:
             InvalidInputError: a stream from a model that has a layer without a window.
             ParamsError: a stride that does not fit the context.
         """
-        if self.tokenizer is None:
-            raise PromptError("this model came without a tokenizer: a text cannot be scored")
-        if stream and stride is not None:
-            raise InvalidInputError("a stream is not cut into segments: leave out the stride, or the stream")
-        counter = TextCounter(
-            read_pieces(text) if isinstance(text, Path) else [text] if isinstance(text, str) else text
+        return score_text(
+            self.model,
+            self.tokenizer,
+            text,
+            context=self.context,
+            stream=stream,
+            stride=stride,
+            chunk_size=self.limits.chunk_size,
+            on_scored=on_scored,
         )
-        ids = stream_ids(self.tokenizer, counter)
-        bos_id = self.tokenizer.bos_id if self.tokenizer.adds_bos else None
-        chunk_size = self.limits.chunk_size
-        if stream:
-            score = score_stream(self.model, ids, bos_id=bos_id, chunk_size=chunk_size, on_scored=on_scored)
-        else:
-            score = score_tokens(
-                self.model,
-                ids,
-                bos_id=bos_id,
-                context=self.context,
-                stride=stride,
-                chunk_size=chunk_size,
-                on_scored=on_scored,
-            )
-        return replace(score, n_bytes=counter.n_bytes)
 
     def _run(
         self,
@@ -420,38 +349,6 @@ class LLM:
                 on_prefill=on_prefill,
                 on_ended=on_ended,
             )
-
-    def _constraint(self, wanted: StructuredOutputs) -> Callable[[], Constraint]:
-        """What makes the constraints of answers of this form.
-
-        Raises:
-            ParamsError: the form cannot be honoured.
-        """
-        return self._forms().constraint(wanted)
-
-    def _forms(self) -> Grammars:
-        """The forms that answers can be given.
-
-        Raises:
-            CirciusError: they need something that is not installed, or an end token.
-        """
-        assert self.tokenizer is not None
-        if self._grammars is None:
-            turns = self.chat_template.stop_ids if self.chat_template else frozenset()
-            self._grammars = Grammars(
-                self.tokenizer, vocab_size=self.config.vocab_size, end_ids=self.tokenizer.eos_ids | turns
-            )
-        return self._grammars
-
-    def _limits(self, *, is_chat: bool) -> Limits:
-        return Limits(
-            context=self.context,
-            vocab_size=self.config.vocab_size,
-            has_tokenizer=self.tokenizer is not None,
-            eos_ids=self.tokenizer.eos_ids if self.tokenizer else frozenset(),
-            turn_ids=self.chat_template.stop_ids if is_chat and self.chat_template else frozenset(),
-            forms=self._constraint if self.tokenizer is not None else None,
-        )
 
 
 def _check_context(context: int | None) -> None:

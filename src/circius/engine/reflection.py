@@ -49,7 +49,7 @@ class NextToken:
         if not prompts:
             return []
         requests = [
-            self._llm.completion_request(prompt, naming(own)) for prompt, own in zip(prompts, tokens, strict=True)
+            self._llm.asker.completion(prompt, naming(own)) for prompt, own in zip(prompts, tokens, strict=True)
         ]
         engine = self._engine_for(requests)
         jobs = []

@@ -9,8 +9,9 @@ what came before them. `score_stream` cuts nothing: one pass through the rolling
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -18,7 +19,9 @@ from torch import Tensor
 from circius.base.errors import CirciusError, InvalidInputError, ParamsError, PromptError
 from circius.engine.logprobs import token_logprobs
 from circius.engine.prefill import check_chunk_size, forward_chunks, prefill
+from circius.engine.reading import TextCounter, read_pieces, stream_ids
 from circius.model import RollingCache, Transformer
+from circius.text import Tokenizer
 
 OnScored = Callable[[int, float], None]
 """Called now and then with the tokens scored so far and their negative log-likelihood in nats."""
@@ -60,6 +63,34 @@ class Score:
 
 
 @torch.inference_mode()
+def score_text(
+    model: Transformer,
+    tokenizer: Tokenizer | None,
+    text: str | Path | Iterable[str],
+    *,
+    context: int,
+    stream: bool,
+    stride: int | None,
+    chunk_size: int,
+    on_scored: OnScored | None,
+) -> Score:
+    """The score of a text, with its bytes: `LLM.score` says what the arguments are and what is raised."""
+    if tokenizer is None:
+        raise PromptError("this model came without a tokenizer: a text cannot be scored")
+    if stream and stride is not None:
+        raise InvalidInputError("a stream is not cut into segments: leave out the stride, or the stream")
+    counter = TextCounter(read_pieces(text) if isinstance(text, Path) else [text] if isinstance(text, str) else text)
+    ids = stream_ids(tokenizer, counter)
+    bos_id = tokenizer.bos_id if tokenizer.adds_bos else None
+    if stream:
+        score = score_stream(model, ids, bos_id=bos_id, chunk_size=chunk_size, on_scored=on_scored)
+    else:
+        score = score_tokens(
+            model, ids, bos_id=bos_id, context=context, stride=stride, chunk_size=chunk_size, on_scored=on_scored
+        )
+    return replace(score, n_bytes=counter.n_bytes)
+
+
 def score_tokens(
     model: Transformer,
     ids: Iterable[int],

@@ -71,7 +71,7 @@ class ChatSession:
             messages = [*self.messages, Message("user", content)]
         else:
             messages = as_conversations(content)[0]
-        request = self._llm.chat_request(messages, params or SamplingParams(), guard=self.guard)
+        request = self._llm.asker.chat(messages, params or SamplingParams(), guard=self.guard)
         _check_single(request)
         output = self._answer(request, on_token, is_cancelled, on_prefill)
         said = output.outputs[0]

@@ -89,7 +89,7 @@ class EngineChats:
         for place, turn in enumerate(turns):
             params = SamplingParams(temperature=turn.temperature, max_tokens=turn.max_tokens, seed=turn.seed)
             try:
-                self._llm.chat_request(_opened(self._system, turn.messages), params, guard=self._guard)
+                self._llm.asker.chat(_opened(self._system, turn.messages), params, guard=self._guard)
             except CirciusError as error:
                 yield place, error
                 continue

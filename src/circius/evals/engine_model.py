@@ -103,7 +103,7 @@ class EngineModel:
             ContextOverflowError: `max_tokens` alone fill the context.
         """
         prompts = [self._prompt(ask) for ask in asks]
-        requests = [self.llm.completion_request(ids, _params(ask)) for ask, (ids, _) in zip(asks, prompts, strict=True)]
+        requests = [self.llm.asker.completion(ids, _params(ask)) for ask, (ids, _) in zip(asks, prompts, strict=True)]
         outputs = generate(
             self.llm.model,
             requests,

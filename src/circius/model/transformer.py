@@ -152,6 +152,8 @@ class Transformer(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._gather_packed()  # of what has been moved
+        if self._adapter is not None:
+            self._adapter = self._adapter.to(self.device)
         return self
 
     def __setstate__(self, state: dict[str, Any]) -> None:

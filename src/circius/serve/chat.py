@@ -175,7 +175,7 @@ def request_of(llm: LLM, fields: ChatFields) -> Request:
     )
     tools, choice = definitions(fields.tools), fields.tool_choice
     try:
-        return llm.chat_request(
+        return llm.asker.chat(
             messages, params, continue_final=bool(fields.continue_final_message), tools=tools,
             guard=bool(fields.safe_prompt),
             tool_choice=choice.model_dump() if isinstance(choice, NamedTool) else choice,

@@ -109,7 +109,7 @@ def request_of(llm: LLM, fields: CompletionFields, prompt: str | list[int]) -> R
     max_tokens = 1 if fields.max_tokens == 0 else 16 if fields.max_tokens is None else fields.max_tokens
     own = fields.model_copy(update={"prompt_logprobs": fields.logprobs}) if wants_prompt else fields
     try:
-        return llm.completion_request(
+        return llm.asker.completion(
             prompt,
             own.sampling_params(max_tokens=max_tokens, logprobs=fields.logprobs),
             adds_bos=fields.add_special_tokens is not False,

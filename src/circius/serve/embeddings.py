@@ -61,7 +61,7 @@ async def embeddings(fields: EmbeddingFields, http: HttpRequest) -> Response:
 
 def _ids(llm: LLM, text: str | list[int]) -> list[int]:
     try:
-        return list(llm.completion_request(text, SamplingParams(max_tokens=1)).prompt_ids)
+        return list(llm.asker.completion(text, SamplingParams(max_tokens=1)).prompt_ids)
     except CirciusError as error:
         raise as_api_error(error, param="input") from error
 

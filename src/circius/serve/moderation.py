@@ -147,7 +147,7 @@ class Moderation:
     ) -> list[list[float]]:
         """Asks from a thread of the pool, and waits there."""
         requests = [
-            self._llm.completion_request(prompt, naming(own)) for prompt, own in zip(prompts, tokens, strict=True)
+            self._llm.asker.completion(prompt, naming(own)) for prompt, own in zip(prompts, tokens, strict=True)
         ]
         found: list[list[float]] = []
         for begin in range(0, len(requests), _AT_ONCE):

@@ -17,7 +17,7 @@ _LENGTHS = ("n_steps", "n_epochs", "n_tokens")
 def load_recipe(name: str) -> RunConfig:
     """The configuration that a recipe returns, or that a JSON file (a run's run.json, too) holds.
 
-    name: a path, or the name of a file in `recipes/`, here or beside circius's own sources.
+    name: a path, or the name of a file in `recipes/`, here or that came with circius.
 
     Raises:
         ConfigError: there is none, or it does not give a configuration.
@@ -74,8 +74,10 @@ def _found(name: str) -> Path:
 
 def _folders() -> Sequence[Path]:
     """Where recipes are looked for by name."""
-    beside = Path(circius.__file__).resolve().parents[2] / "recipes"
-    return [folder for folder in (Path("recipes"), beside) if folder.is_dir()]
+    package = Path(circius.__file__).resolve().parent
+    # installed, they are inside the package; in a checkout beside src/
+    folders = (Path("recipes"), package / "recipes", package.parents[1] / "recipes")
+    return [folder for folder in folders if folder.is_dir()]
 
 
 def _from_file(path: Path) -> RunConfig:

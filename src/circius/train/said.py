@@ -51,9 +51,9 @@ class Prompts:
                 raise PromptError("samples.prompts: a user says something; a prompt is empty")
             for params in self._ways.values():
                 if template is None:
-                    checker.completion_request(prompt, params)
+                    checker.asker.completion(prompt, params)
                 else:
-                    checker.chat_request([{"role": "user", "content": prompt}], params)
+                    checker.asker.chat([{"role": "user", "content": prompt}], params)
 
     def __call__(self) -> list[dict[str, str]]:
         if not is_spread(self._model) and not self._world.is_first:

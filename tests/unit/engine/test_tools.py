@@ -103,7 +103,7 @@ def test_the_model_chooses_and_is_held_from_then_on(llm: LLM) -> None:
     free = ask(llm, max_tokens=30, temperature=0)
     assert (free.tool_calls, free.finish_reason) == ([], "length")
     [plain] = llm.generate(
-        {"prompt_token_ids": list(llm.chat_request(ASKED, SamplingParams(), tools=TOOLS).prompt_ids)},
+        {"prompt_token_ids": list(llm.asker.chat(ASKED, SamplingParams(), tools=TOOLS).prompt_ids)},
         SamplingParams.greedy(max_tokens=30),
     )
     assert free.token_ids == plain.outputs[0].token_ids
@@ -122,8 +122,8 @@ def test_tools_that_must_not_be_called(llm: LLM) -> None:
     answer = ask(llm, choice="none", logit_bias=BEGINS, max_tokens=20)
     assert CALLS not in answer.token_ids
     assert (answer.tool_calls, answer.finish_reason) == ([], "length")
-    asked = llm.chat_request(ASKED, SamplingParams(), tools=TOOLS, tool_choice="none")
-    assert asked.prompt_ids == llm.chat_request(ASKED, SamplingParams()).prompt_ids
+    asked = llm.asker.chat(ASKED, SamplingParams(), tools=TOOLS, tool_choice="none")
+    assert asked.prompt_ids == llm.asker.chat(ASKED, SamplingParams()).prompt_ids
 
 
 def test_several_answers_beside_others_and_with_drafts(llm: LLM) -> None:
@@ -267,7 +267,7 @@ def test_without_llguidance_calls_are_read_but_not_enforced(llm: LLM, monkeypatc
     def missing() -> None:
         raise CirciusError("structured outputs need llguidance")
 
-    monkeypatch.setattr(own, "_forms", missing)
+    monkeypatch.setattr(own.asker, "_forms", missing)
     wanted = '[{"name": "now", "arguments": {}}]'
     ids = [CALLS, *mistral("v3").encode(wanted), 2]
     answer = forced(own, ids)
@@ -286,7 +286,7 @@ def forced(llm: LLM, ids: Sequence[int]) -> CompletionOutput:
     """The answer that has these tokens, made by the engine's own `Answer`."""
     from circius.engine.answers import new_answer
 
-    request = llm.chat_request(ASKED, SamplingParams(max_tokens=100), tools=[CLOCK])
+    request = llm.asker.chat(ASKED, SamplingParams(max_tokens=100), tools=[CLOCK])
     answer = new_answer(request, 0, llm.tokenizer)
     for token in ids:
         answer.append(token)
@@ -296,7 +296,7 @@ def forced(llm: LLM, ids: Sequence[int]) -> CompletionOutput:
 def test_a_stop_text_that_was_begun_before_the_calls_is_text(llm: LLM) -> None:
     from circius.engine.answers import new_answer
 
-    request = llm.chat_request(ASKED, SamplingParams(max_tokens=100, stop=["END"]), tools=[CLOCK])
+    request = llm.asker.chat(ASKED, SamplingParams(max_tokens=100, stop=["END"]), tools=[CLOCK])
     answer = new_answer(request, 0, llm.tokenizer)
     text = ""
     for token in [

@@ -87,7 +87,7 @@ def test_vectors_are_the_hidden_states_pooled(served: Served, client: httpx.Clie
     llm = served.state.llm
     text = "A wind that blows from the north, cold and dry, for days. " * 3
     body = _post(client, "/v1/embeddings", input=[text, "b"], pooling=pooling)
-    ids = list(llm.completion_request(text, SamplingParams(max_tokens=1)).prompt_ids)
+    ids = list(llm.asker.completion(text, SamplingParams(max_tokens=1)).prompt_ids)
     with torch.inference_mode():
         hidden = llm.model.hidden(torch.tensor(ids), [len(ids)]).double()
     expected = torch.nn.functional.normalize(hidden.mean(0) if pooling == "mean" else hidden[-1], dim=0)
