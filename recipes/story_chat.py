@@ -21,12 +21,16 @@ def config() -> RunConfig:
         kind="finetune",
         model="story/model",
         sources=(SourceConfig(path="chats.jsonl"),),
+        template="v1",
         seq_len=512,
-        batch_tokens=8192,
-        n_epochs=3,
-        optimizer=OptimizerConfig(lr=5e-4, weight_decay=0.1),
+        too_long="split",
+        batch_tokens=4096,
+        n_tokens=2_500_000,
+        optimizer=OptimizerConfig(lr=1e-3, weight_decay=0.1),
         schedule=ScheduleConfig(kind="cosine", warmup=0.05),
-        evaluation=EvaluationConfig(share=0.05, every=50),
-        samples=SampleConfig(prompts=("Tell me a story about a dog.",), every=100, max_tokens=80),
+        evaluation=EvaluationConfig(share=0.03, every=100, max_batches=16),
+        samples=SampleConfig(
+            prompts=("Tell me a story about a dog.", "Hello! How are you today?"), every=200, max_tokens=80
+        ),
         checkpoints=CheckpointConfig(every=100, keep_best=True, export="best"),
     )

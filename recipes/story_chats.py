@@ -58,9 +58,12 @@ def stories(path: Path, own: random.Random) -> Iterator[dict[str, object]]:
 
 
 def passages(text: str) -> Iterator[str]:
-    """Neighbouring paragraphs, joined until they are long enough; those that get too long are left out."""
+    """Neighbouring paragraphs, joined until they are long enough; headings and what gets too long are left out."""
     held = ""
     for paragraph in text.split("\n\n"):
+        if paragraph.startswith(("#", "[", "*")):
+            held = ""
+            continue
         held = f"{held}\n\n{paragraph}" if held else paragraph
         if len(held) >= STORY[0]:
             if len(held) <= STORY[1]:

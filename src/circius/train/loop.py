@@ -136,6 +136,8 @@ class Loop(Generic[B]):
         signal, has_stalled = 0, self._has_stalled
         stops = Stops(is_one_of_many=world.size > 1)
         with stops, Feed(pieces.stream, n_batches=pieces.config.n_batches, world=world) as feed:
+            if pieces.held_out and self.standing.step == 0:
+                self._evaluate()  # where it began, for comparison; no checkpoint could be the best one of it
             while self.standing.step < pieces.n_steps and not signal and not has_stalled:
                 self._step(feed.next())
                 self._look()
@@ -218,7 +220,7 @@ class Loop(Generic[B]):
         pieces, standing = self._pieces, self.standing
         self._is_best = False
         if pieces.held_out and self._is_due(pieces.config.evaluation.every):
-            self._evaluate()
+            self._compare(self._evaluate())
         if pieces.sampler is not None and (self._is_due(pieces.config.samples.every) or self._has_stalled):
             said = pieces.sampler()
             if self._metrics is not None:
@@ -226,15 +228,11 @@ class Loop(Generic[B]):
                     self._metrics.write({"kind": "sample", "step": standing.step, **sample})
                 pieces.watcher.sampled(said, standing.step)
 
-    def _evaluate(self) -> None:
+    def _evaluate(self) -> float:
+        """The mean loss over all that is held out, written down and shown."""
         pieces, standing = self._pieces, self.standing
-        evaluation = pieces.config.evaluation
-        results = [
-            evaluate(pieces.objective, held_out, pieces.world, max_batches=evaluation.max_batches)
-            for held_out in pieces.held_out
-        ]
-        loss = sum(result.loss * result.n for result in results) / max(1, sum(result.n for result in results))
-        self._is_best = standing.best_loss is None or loss < standing.best_loss - evaluation.least_gain
+        most = pieces.config.evaluation.max_batches
+        results = [evaluate(pieces.objective, held_out, pieces.world, max_batches=most) for held_out in pieces.held_out]
         if self._metrics is not None:
             for result in results:
                 record = result.record(per_token=pieces.objective.unit == "token")
@@ -242,6 +240,14 @@ class Loop(Generic[B]):
                 for tracker in self._trackers:
                     tracker.log(standing.step, {f"{result.name}/{name}": mean for name, mean in result.means.items()})
             pieces.watcher.evaluated(results, standing.step)
+        return sum(result.loss * result.n for result in results) / max(1, sum(result.n for result in results))
+
+    def _compare(self, loss: float) -> None:
+        """Remembers the loss of an evaluation if it is the lowest so far."""
+        standing = self.standing
+        self._is_best = standing.best_loss is None or (
+            loss < standing.best_loss - self._pieces.config.evaluation.least_gain
+        )
         standing.stale += 1
         if self._is_best:
             standing.best_loss, standing.best_step, standing.stale = loss, standing.step, 0

@@ -93,11 +93,13 @@ def _tiles(run: Record, train: Sequence[Record], evals: Sequence[Record]) -> str
         if shares:
             tiles.append(("MFU", f"{statistics.median(shares):.0%}", "median"))
     for name, own in _by_name(evals):
+        before = own[0] if own[0]["step"] == 0 else {}
         best = min(own, key=lambda line: _number(line["loss"]))
         tiles.append((f"{name}: best loss", _short(_number(best["loss"])), f"step {best['step']:,}"))
         for field, word in (("perplexity", "perplexity"), ("bits_per_byte", "bits per byte"), ("accuracy", "accuracy")):
             if field in best:
-                tiles.append((f"{name}: {word}", _short(_number(best[field])), ""))
+                unit = f"{_short(_number(before[field]))} before" if field in before else ""
+                tiles.append((f"{name}: {word}", _short(_number(best[field])), unit))
     cells = (
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)}{f' <small>{escape(unit)}</small>' if unit else ''}</dd></div>"
         for name, value, unit in tiles

@@ -37,6 +37,7 @@ _UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
     "target_parameters": (None, []),
     "alora_invocation_tokens": (None,),
     "use_qalora": (False, None),
+    "init_lora_weights": (True, False, None, "gaussian", "eva", "orthogonal"),  # others change the base's weights too
 }
 """Settings of PEFT that change what an adapter computes, and the values at which they do not."""
 Found = dict[str, dict[str, Tensor]]
@@ -151,7 +152,11 @@ def _read_consolidated(folder: Path, config: ModelConfig) -> Adapter:
                 f"the adapter's pair for {name} has {len(part.up)} rows, not {n_heads * config.head_dim}"
             )
         turned[name] = part if n_heads is None else part._replace(up=interleaved_to_half(part.up, n_heads))
-    return Adapter(AdapterConfig(rank=rank, alpha=scaling * rank, targets=_targets(parts)), turned)
+    try:
+        adapter_config = AdapterConfig(rank=rank, alpha=scaling * rank, targets=_targets(parts))
+    except TypeError as error:
+        raise CheckpointError(f"{folder / 'params.json'}: rank and scaling must be numbers ({error})") from error
+    return Adapter(adapter_config, turned)
 
 
 def _same(name: str) -> str | None:

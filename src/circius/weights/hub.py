@@ -9,6 +9,7 @@ from circius.weights.aliases import ALIASES, DEMO
 from circius.weights.demo import demo_path, has_demo, pull_demo
 from circius.weights.model_name import HubName, parse_hub_name
 from circius.weights.pulled import find_pulled
+from circius.weights.shipped import SHIPPED, shipped_path
 from circius.weights.target import holds_checkpoint
 
 
@@ -28,6 +29,8 @@ def resolve(name: str) -> Path:
         if has_demo():
             return demo_path()
         raise ModelNotFoundError("the demo model is not here yet: run `circius pull demo`")
+    if name in SHIPPED:
+        return shipped_path(name)
     hub_name = _hub_name(name)
     if hub_name is None:
         raise ModelNotFoundError(f"no model {_shortened(name)!r} here: {_suggest(name)}")
@@ -59,10 +62,10 @@ def pull(
         DownloadError: it could not be fetched, or what came is not what was promised.
         StorageError: there is no space for the demo model.
     """
-    if name == DEMO:
+    if name in (DEMO, *SHIPPED):
         if revision is not None:
-            raise ModelNotFoundError(f"the demo model has no revisions, got {revision!r}: pull it without one")
-        return pull_demo(on_progress=on_progress)
+            raise ModelNotFoundError(f"the {name} model has no revisions, got {revision!r}: pull it without one")
+        return pull_demo(on_progress=on_progress) if name == DEMO else shipped_path(name)
     hub_name = _hub_name(name)
     if hub_name is None:
         raise ModelNotFoundError(f"{_shortened(name)!r} is neither an alias nor a Hub id: {_suggest(name)}")

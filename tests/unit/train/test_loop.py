@@ -171,16 +171,16 @@ def test_held_out_shards_are_told_in_bits_per_byte(data: Path, whole: Path) -> N
 
 
 def test_it_ends_early_when_evaluations_gain_too_little_and_exports_the_best(data: Path, tmp_path: Path) -> None:
-    """No evaluation is better than the first by as much as is asked for: two later it ends, with the first one's
-    weights."""
+    """No evaluation is better than the first after a step by as much as is asked for: two later it ends, with the
+    weights of that one."""
     watching = ["evaluation.every=2", "evaluation.patience=2", "evaluation.least_gain=3"]
     keeping = ["checkpoints.keep_best=true", "checkpoints.export=best", "checkpoints.keep_last=1"]
     settings = ["schedule.kind=constant", "schedule.warmup=0", *watching, *keeping]
     finished = run_in(data, tmp_path / "run", *settings)
     evals = lines_of(tmp_path / "run", "eval")
-    assert [line["step"] for line in evals] == [2, 4, 6]
+    assert [line["step"] for line in evals] == [0, 2, 4, 6]
     assert (finished.outcome.step, finished.outcome.has_stalled) == (6, True)
-    assert finished.best_loss == evals[0]["loss"] > evals[2]["loss"]
+    assert finished.best_loss == evals[1]["loss"] > evals[3]["loss"]
     run_in(data, tmp_path / "short", "n_steps=2", "schedule.kind=constant", "schedule.warmup=0")
     assert same_bits(tensors_of(tmp_path / "run" / "model"), tensors_of(tmp_path / "short" / "model"))
     assert run_in(data, tmp_path / "run", *settings).outcome.step == 6, "and it stays ended"

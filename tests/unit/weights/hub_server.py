@@ -3,11 +3,11 @@
 import hashlib
 import json
 import re
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from tests.loopback import running
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 _LARGE = 1000  # from this size on a file is announced with a sha256, as the Hub does with large files
@@ -46,17 +46,9 @@ class HubServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
 
-@contextmanager
-def running_hub() -> Iterator[HubServer]:
+def running_hub() -> AbstractContextManager[HubServer]:
     """A server in a thread of its own, stopped at the end."""
-    with HubServer() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    return running(HubServer())
 
 
 class _Answer(BaseHTTPRequestHandler):

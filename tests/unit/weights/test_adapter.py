@@ -68,6 +68,9 @@ def test_mistrals_own_form_is_read_with_its_row_order(tmp_path: Path) -> None:
     (tmp_path / "params.json").write_text(json.dumps({"dim": 32}))
     with pytest.raises(CheckpointError, match="rank and scaling"):
         read_adapter(tmp_path, CONFIG)
+    (tmp_path / "params.json").write_text(json.dumps({"lora": {"rank": None, "scaling": 2.0}}))
+    with pytest.raises(CheckpointError, match="rank and scaling must be numbers"):
+        read_adapter(tmp_path, CONFIG)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +78,8 @@ def test_mistrals_own_form_is_read_with_its_row_order(tmp_path: Path) -> None:
     [
         ("use_dora", True), ("bias", "all"), ("modules_to_save", ["lm_head"]), ("rank_pattern", {"q_proj": 8}),
         ("alpha_pattern", {"q_proj": 8}), ("fan_in_fan_out", True), ("peft_type", "IA3"),
-        ("trainable_token_indices", [1]), ("lora_bias", True),
+        ("trainable_token_indices", [1]), ("lora_bias", True), ("init_lora_weights", "pissa"),
+        ("init_lora_weights", "olora"),
     ],
 )  # fmt: skip
 def test_settings_that_change_the_result_are_refused(folder: Path, name: str, value: object) -> None:

@@ -18,6 +18,7 @@ from circius.weights.hub import pull, resolve
 from circius.weights.model_name import parse_hub_name
 from circius.weights.pulled import RemoteFile
 from circius.weights.select_files import select_files
+from circius.weights.shipped import SHIPPED
 
 from .hub_server import COMMIT, HubServer, Repository, running_hub
 
@@ -65,7 +66,7 @@ class TestNames:
         assert parse_hub_name(name) is None
 
     def test_aliases_are_hub_ids(self) -> None:
-        assert all(parse_hub_name(alias.source) for name, alias in ALIASES.items() if name != "demo")
+        assert all(parse_hub_name(alias.source) for name, alias in ALIASES.items() if name not in ("demo", *SHIPPED))
         assert ALIASES["mistral-7b-instruct-v0.3"].source == "mistralai/Mistral-7B-Instruct-v0.3"
         assert "community" in ALIASES["mistral-7b-v0.2"].about
 
@@ -106,7 +107,7 @@ class TestResolve:
             resolve("a" * 5_000)
         with pytest.raises(ModelNotFoundError, match="no model"):
             resolve("~nobody-of-this-name/x/y")
-        with pytest.raises(ModelNotFoundError, match=r"an alias .*demo, mistral-7b-v0\.1"):
+        with pytest.raises(ModelNotFoundError, match=r"an alias .*demo, story, .*mistral-7b-v0\.1"):
             resolve("./nowhere/at/all")
 
     def test_pull_of_what_is_no_name(self) -> None:
