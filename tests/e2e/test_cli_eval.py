@@ -152,6 +152,7 @@ def test_tasks_are_listed_without_a_model() -> None:
         (["MODEL", "--key-env=X"], 2, "--key-env is for an --endpoint"),
         (["MODEL", "--task=piqa", "--data", "DATA", "--endpoint=host"], 2, "an endpoint is an address"),
         (["MODEL", "--task=piqa", "--data", "DATA", "--endpoint=http://h", "--key-env=NO_SUCH"], 2, "no such variable"),
+        (["MODEL", "--endpoint=http://h", "--dtype=float16"], 2, "--dtype is for a model in this process"),
         (["MODEL", "--text", "NOWHERE/x", "--out", "NOWHERE/out"], 2, "cannot read"),
     ],
 )

@@ -135,3 +135,10 @@ def test_the_demo_model_knows_the_capital_of_france(demo_gguf: Path) -> None:
     assert "--raw continues it" in shown.stderr
     raw = one_object("generate", demo_gguf, "The capital of France is", "--raw", "--max-tokens=2", ONE)
     assert raw["text"] == " Paris."
+
+
+def test_a_story_without_any_download(tmp_path: Path) -> None:
+    done = circius("generate", "story", "Once upon a time", "--max-tokens=20", "--quiet", home=tmp_path / "empty")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.split()) > 5
+    assert not (tmp_path / "empty").exists()

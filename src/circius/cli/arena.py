@@ -12,7 +12,17 @@ from circius.cli import options, sampling_options
 from circius.cli.loading import ModelOptions
 from circius.cli.output import Output, table
 from circius.cli.progress import OnProgress, progress
-from circius.cli.talking import Concurrency, JudgeModel, JudgeUrl, KeyEnv, endpoint, engine_chats, judge_of
+from circius.cli.talking import (
+    ANSWERS,
+    Concurrency,
+    EndpointKeyEnv,
+    JudgeModel,
+    JudgeUrl,
+    KeyEnv,
+    endpoint,
+    engine_chats,
+    judge_of,
+)
 
 if TYPE_CHECKING:
     from circius.evals.arena.matches import Match
@@ -20,7 +30,7 @@ if TYPE_CHECKING:
     from circius.evals.chats import Chats
 
 NAME = "arena"
-ANSWERS, VOTING = "Answers", "Voting"
+VOTING = "Voting"
 
 
 def command(
@@ -42,11 +52,7 @@ def command(
         typer.Option("--endpoint", metavar="NAME=URL", help="A model that answers, behind a server; repeatable.",
                      show_default="none", rich_help_panel=ANSWERS),
     ] = None,
-    endpoint_key_env: Annotated[
-        str | None, typer.Option("--endpoint-key-env", metavar="NAME",
-                                 help="The environment variable that holds the endpoints' API key.",
-                                 show_default="none", rich_help_panel=ANSWERS)
-    ] = None,
+    endpoint_key_env: EndpointKeyEnv = None,
     temperature: sampling_options.Temperature = 0.7,
     max_tokens: Annotated[
         int, typer.Option("--max-tokens", metavar="N", min=1, help="Of an answer.", rich_help_panel=ANSWERS)
@@ -92,6 +98,10 @@ def command(
     labels = [label for label, _ in (*local, *remote)]
     if len(set(labels)) < len(labels):
         raise InvalidInputError(f"two models have the same label: {', '.join(labels)}; give LABEL=MODEL")
+    if endpoint_key_env is not None and not remote:
+        raise InvalidInputError("--endpoint-key-env is for an --endpoint, and none was given")
+    if port and not vote:
+        raise InvalidInputError("--port is of the page on which to vote: give --vote too")
     from circius.evals.arena.answers import Sampling, answer_prompts, answers_in, read_prompts
     from circius.evals.arena.matches import matches_of
 
@@ -108,11 +118,14 @@ def command(
     def remote_chats(label: str, url: str) -> "Chats":
         return endpoint(url, label, key_env=endpoint_key_env, concurrency=concurrency)
 
-    models = [(label, partial(local_chats, where)) for label, where in local]
-    models += [(label, partial(remote_chats, label, where)) for label, where in remote]
-    for label, chats in models:
+    # All are looked up before any answers; each is let go of when it has, because it holds a loaded model by then.
+    models = [(label, local_chats(where)) for label, where in local]
+    models += [(label, remote_chats(label, where)) for label, where in remote]
+    while models:
+        label, chats = models.pop(0)
         with progress(f"{label} answers", output) as on_progress:
-            answer_prompts(asked, label, chats(), folder, sampling, on_done=partial(_tell, on_progress))
+            answer_prompts(asked, label, chats, folder, sampling, on_done=partial(_tell, on_progress))
+        del chats
     known = answers_in(folder)
     matches = matches_of(asked, {label: known[label] for label in labels or known}, seed=seed)
     if vote:

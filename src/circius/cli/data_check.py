@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from circius.base.errors import InvalidInputError
+from circius.base.errors import CheckpointError, InvalidInputError, ModelNotFoundError
 from circius.cli import data_options, options
-from circius.cli.output import Output, table
+from circius.cli.output import Output, size, table
 from circius.cli.progress import progress
+from circius.cli.train_options import RANK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from circius.train.check import FileReport, Report
+    from circius.train.prospect import Prospect
     from circius.train.records import Problem
     from circius.train.too_long import Counts
 
@@ -54,10 +56,11 @@ def command(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Look through training data: every problem with its line, tokens, lengths, epochs.
+    """Look through training data: every problem with its line, tokens, lengths, epochs, what training would take.
 
     Conversations, preference pairs and texts are read exactly as training reads them. Nothing is changed;
-    --write-corrected writes new files and says what it mended. Exits with 1 if there was any problem.
+    --write-corrected writes new files and says what it mended. Where MODEL has weights, steps, memory and the least
+    time of a training with nothing but defaults are told. Exits with 1 if there was any problem.
     """
     output = Output(as_json=as_json, quiet=quiet)
     n_tokens = _planned_tokens(tokens, steps, step_tokens)
@@ -86,10 +89,12 @@ def command(
     epochs = None if n_tokens is None else report.epochs(n_tokens)
     for sentence in _remarks(report):
         output.note(sentence)
+    ahead = _prospects(report, model, seq_len)
     if as_json:
-        output.emit(_as_json(report, epochs))
+        output.emit({**_as_json(report, epochs), "training": [_prospect_as_json(one) for one in ahead]})
     else:
         _show(report, epochs, output)
+        _show_prospects(ahead, output)
     if report.problems:
         raise typer.Exit(1)
 
@@ -161,6 +166,46 @@ def _remarks(report: "Report") -> "Iterator[str]":
                 f"{one.file.name}: {one.n_system_late:,} conversations have a system prompt and several answers; this "
                 "template shows the prompt with the last question only, so earlier answers are learnt without it"
             )
+
+
+def _prospects(report: "Report", model: str, seq_len: int | None) -> "list[Prospect]":
+    """What training would take; nothing where MODEL is a tokenizer and no more."""
+    from circius.model.adapter import AdapterConfig
+    from circius.train.prospect import prospects
+
+    try:
+        return prospects(report, model, AdapterConfig(rank=RANK, alpha=2.0 * RANK), seq_len=seq_len)
+    except (CheckpointError, ModelNotFoundError):
+        return []
+
+
+def _show_prospects(ahead: "Sequence[Prospect]", output: Output) -> None:
+    if not ahead:
+        return
+    from circius.train.words import duration
+
+    rows = [
+        [
+            " ".join(["circius", one.kind, *one.options]),
+            f"{one.plan.n_steps:,}",
+            f"{one.plan.n_epochs:.3g}",
+            size(one.plan.n_bytes),
+            "" if one.least_s is None else f"{duration(one.least_s)} or more",
+        ]
+        for one in ahead
+    ]
+    output.line(f"\n{table(['with the defaults', 'steps', 'epochs', 'memory', 'time'], rows)}")
+
+
+def _prospect_as_json(one: "Prospect") -> dict[str, Any]:
+    return {
+        "verb": one.kind,
+        "options": list(one.options),
+        "steps": one.plan.n_steps,
+        "epochs": one.plan.n_epochs,
+        "memory_bytes": dict(one.plan.memory),
+        "least_seconds": one.least_s,
+    }
 
 
 def _show(report: "Report", epochs: float | None, output: Output) -> None:

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from circius.cli import options, train_options
-from circius.cli.training import Wishes, run
-from circius.cli.tuning import Tuning
+from circius.cli.training import Wishes
+from circius.cli.tuning import Tuning, tune
 
 NAME = "dpo"
 
@@ -25,7 +25,7 @@ def command(
     out: train_options.Out = None,
     lora: train_options.Lora = False,
     qlora: train_options.Qlora = None,
-    rank: train_options.Rank = train_options.RANK,
+    rank: train_options.Rank = None,
     alpha: train_options.Alpha = None,
     epochs: train_options.Epochs = None,
     steps: train_options.Steps = None,
@@ -51,11 +51,6 @@ def command(
     worked out once and kept in RUN; so there is no second model. RUN is as for `circius finetune`. Another loss (ipo,
     hinge) and its beta are settings: --set preference.kind=ipo --set preference.beta=0.1.
     """
-    wishes = Wishes(
-        out=out, restart=restart, dry_run=dry_run, probes=probe, threads=threads, as_json=as_json, quiet=quiet
-    )
-    output = wishes.output()
-    wishes.check()
     tuning = Tuning(
         kind="dpo",
         model=model,
@@ -65,17 +60,18 @@ def command(
         qlora=qlora,
         rank=rank,
         alpha=alpha,
+        epochs=epochs,
+        steps=steps,
+        lr=lr,
         seq_len=seq_len,
+        too_long=too_long,
+        template=template,
         device=device,
         held_out=held_out,
         prompts=prompt,
-        settings={
-            "n_epochs": epochs,
-            "n_steps": steps,
-            "optimizer.lr": lr,
-            "too_long": too_long,
-            "template": None if template is None else template.value,
-        },
         overrides=settings or (),
     )
-    run(tuning.config(output), wishes, output)
+    wishes = Wishes(
+        out=out, restart=restart, dry_run=dry_run, probes=probe, threads=threads, as_json=as_json, quiet=quiet
+    )
+    tune(tuning, wishes)

@@ -8,7 +8,7 @@ import typer
 from circius.base.errors import InvalidInputError
 from circius.cli import options
 from circius.cli.evaluating import Asked, Endpoint, evaluate, list_tasks, show_prompts
-from circius.cli.loading import ModelOptions
+from circius.cli.loading import ModelOptions, refuse_loading
 from circius.cli.output import Output
 
 NAME = "eval"
@@ -54,6 +54,12 @@ def command(
         typer.Option("--out", metavar="FOLDER", help="Where results are kept; a run that was stopped goes on there.",
                      show_default="runs/eval-MODEL", rich_help_panel=options.OUTPUT)
     ] = None,
+    no_examples: Annotated[
+        bool,
+        typer.Option("--no-examples", metavar=options.FLAG,
+                     help="Leave the first item of each task out of the report, so that it quotes no data set.",
+                     rich_help_panel=options.OUTPUT)
+    ] = False,
     samples: Annotated[
         int | None,
         typer.Option("--samples", metavar="N", min=0, help="Answers to draw for each item; 0: greedy ones alone.",
@@ -131,12 +137,15 @@ def command(
     asked = Asked(
         suites=tuple(suite or ()), tasks=tuple(task or ()), text=text, limit=limit, seed=seed, data=data, out=out,
         samples=samples, temperature=temperature, top_p=top_p, unsafe_no_sandbox=unsafe_no_sandbox,
+        examples=not no_examples,
     )  # fmt: skip
     served = None if endpoint is None else Endpoint(url=endpoint, key_env=key_env, concurrency=concurrency)
     loading = ModelOptions(
         model=model, dtype=dtype, device=device, activations=activations, kv_bits=kv_bits, deterministic=deterministic,
         context=context, window=window, rope_theta=rope_theta, threads=threads, adapter=adapter,
     )  # fmt: skip
+    if served is not None:
+        refuse_loading(loading)
     if show:
         show_prompts(asked, loading, served, output)
     else:

@@ -1,6 +1,5 @@
 """What `circius eval` does: from names of tasks to figures."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from circius.cli.loading import ModelOptions, find_model, open_llm
 from circius.cli.output import Output, table
 from circius.cli.progress import progress
 from circius.cli.serve import name_of
+from circius.cli.talking import key_from
 from circius.cli.texts import check_readable
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class Asked:
     temperature: float | None = None
     top_p: float | None = None
     unsafe_no_sandbox: bool = False
+    examples: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +91,7 @@ def show_prompts(asked: Asked, loading: ModelOptions, served: Endpoint | None, o
         tokens = Tokens(
             encode=tokenizer.encode, start=start, adds_bos=tokenizer.adds_bos, context=loading.context or 4096
         )
-    wanted = _wanted(asked)
+    wanted = _wanted(asked, output)
     exams = _exams(wanted, _sources(asked, tokens), asked.seed)
     shown: dict[str, Any] = {}
     for exam in exams:
@@ -118,7 +119,7 @@ def evaluate(asked: Asked, loading: ModelOptions, served: Endpoint | None, outpu
     from circius.evals.runner import Listeners, run
     from circius.weights.target import new_file
 
-    wanted = _wanted(asked)
+    wanted = _wanted(asked, output)
     # Whatever can be wrong with the data is found out before a model is loaded; only texts need its tokenizer.
     exams = _exams([one for one in wanted if not _is_of_text(one.task)], _sources(asked, None), asked.seed)
     model, described = _model(loading, served, output, max_streams=max_streams)
@@ -139,9 +140,7 @@ def evaluate(asked: Asked, loading: ModelOptions, served: Endpoint | None, outpu
         except KeyboardInterrupt:
             output.reply(f"stopped: the same command goes on from what is in {folder.path}")
             raise
-    if asked.unsafe_no_sandbox and any(exam.task.runs_code for exam in exams):
-        output.note("the model's programs were run without a sandbox")
-    page = html_report(folder)
+    page = html_report(folder, examples=asked.examples)
     with new_file(folder.report, n_bytes=len(page.encode()), overwrite=True) as temporary:
         temporary.write_text(page, encoding="utf-8")
     _tell(results, exams, folder, output)
@@ -160,7 +159,7 @@ def _tell(results: dict[str, Any], exams: Sequence["Exam"], folder: "RunFolder",
     output.dim(f"{folder.report}")
 
 
-def _wanted(asked: Asked) -> list[_Wanted]:
+def _wanted(asked: Asked, output: Output) -> list[_Wanted]:
     """The tasks in the order in which they were asked for, each once.
 
     Raises:
@@ -189,7 +188,7 @@ def _wanted(asked: Asked) -> list[_Wanted]:
             raise InvalidInputError(f"{task} needs a text: give one with --text FILE")
     tasks = [(make_task(name, own), limit, own) for name, (limit, own) in chosen.items()]
     if any(task.runs_code for task, _, _ in tasks):
-        run_programs = _programs(unsafe=asked.unsafe_no_sandbox)
+        run_programs = _programs(asked, output)
         tasks = [
             (make_task(task.name, replace(own, run_programs=run_programs)), limit, own) for task, limit, own in tasks
         ]
@@ -200,11 +199,13 @@ def _of_suite(settings: "Settings", suite: "Suite") -> "Settings":
     return replace(settings, samples=suite.samples) if settings.samples is None else settings
 
 
-def _programs(*, unsafe: bool) -> "RunPrograms":
+def _programs(asked: Asked, output: Output) -> "RunPrograms":
     """What runs the model's programs; a sandbox that does not work here is found out now."""
     from circius.evals.sandbox import Sandbox
 
-    sandbox = Sandbox(unsafe=unsafe)
+    sandbox = Sandbox(unsafe=asked.unsafe_no_sandbox)
+    if sandbox.jail.kind == "none":
+        output.note("no sandbox works here: the model's programs run unconfined, as this user")
     return lambda programs: [(verdict.passed, verdict.why) for verdict in sandbox.run_all(programs)]
 
 
@@ -234,7 +235,7 @@ def _model(
         from circius.evals.endpoint_model import EndpointModel
         from circius.evals.json_client import JsonClient
 
-        client = JsonClient(served.url, key=_key(served))
+        client = JsonClient(served.url, key=key_from(served.key_env, "--key-env"))
         there = EndpointModel(client, loading.model, concurrency=served.concurrency)
         return there, dict(there.describe())
     llm = open_llm(loading, output)
@@ -243,15 +244,3 @@ def _model(
     own = EngineModel(llm, max_streams=max_streams, name=loading.model, path=find_model(loading.model, output))
     with progress("reading its digest", output, unit="bytes") as on_progress:
         return own, own.describe(lambda done, total: on_progress(done, total))
-
-
-def _key(served: Endpoint) -> str | None:
-    """The server's key, from the environment, so that no shell history has it."""
-    if served.key_env is None:
-        return None
-    key = os.environ.get(served.key_env)
-    if not key:
-        raise InvalidInputError(
-            f"--key-env {served.key_env}: there is no such variable in the environment, or it is empty"
-        )
-    return key

@@ -1,10 +1,10 @@
 """From the options of a verb to a model that is ready to run, every choice made on the way reported."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from circius.base.errors import ModelNotFoundError
+from circius.base.errors import InvalidInputError, ModelNotFoundError
 from circius.cli.options import Activations, DType, Injection, KVBits, Template, overrides
 from circius.cli.output import Output
 from circius.cli.progress import progress
@@ -35,6 +35,20 @@ class ModelOptions:
     template: Template = Template.AUTO
     injection: Injection = Injection.ESCAPE
     adapter: Path | None = None
+
+
+def refuse_loading(options: ModelOptions) -> None:
+    """Does nothing unless an option says how to load a model that is behind an --endpoint, and so is not loaded.
+
+    Raises:
+        InvalidInputError: one does; the message names it.
+    """
+    for own in fields(options):
+        if own.name != "model" and getattr(options, own.name) != own.default:
+            raise InvalidInputError(
+                f"--{own.name.replace('_', '-')} is for a model in this process, and {options.model} is behind "
+                "--endpoint: leave it out"
+            )
 
 
 def find_model(name: str, output: Output) -> Path:

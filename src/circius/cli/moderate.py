@@ -118,13 +118,17 @@ def command(
     _check_modes(
         measure=measure,
         check_rules=check_rules,
-        judging=[text, file, policy],
+        judging=[text, file, policy, None if kind is TextKind.PROMPT else kind],
         measuring=[out, n_unsafe, n_safe, seed, max_tokens],
         data=data,
     )
     from circius.evals.data.store import eval_home
 
     if check_rules:
+        if model is not None or categories is not None:
+            raise InvalidInputError(
+                "--check-rules asks no model and has no categories: leave out MODEL and --categories"
+            )
         from circius.cli.moderate_measure import show_rules
 
         show_rules(data or eval_home(), output)
@@ -169,7 +173,7 @@ def _check_modes(
         raise InvalidInputError("--measure and --check-rules are two things to do: give one of them")
     if (measure or check_rules) and any(each is not None for each in judging):
         raise InvalidInputError(
-            "--measure and --check-rules have texts of their own: leave out TEXT, --file and --policy"
+            "--measure and --check-rules have texts of their own: leave out TEXT, --file, --policy and --kind answer"
         )
     if not measure and any(each is not None for each in measuring):
         raise InvalidInputError("--out, --unsafe, --safe, --seed and --max-tokens belong to --measure")

@@ -169,8 +169,9 @@ def _rate(rate: "Rate") -> dict[str, Any]:
 
 
 def _answers(llm: "LLM", prompts: Sequence[str], guard: bool, *, max_tokens: int) -> list[str]:
+    from circius.engine.outputs import check_finished
     from circius.engine.params import SamplingParams
 
     conversations: list[list[Mapping[str, str]]] = [[{"role": "user", "content": prompt}] for prompt in prompts]
     results = llm.chat(conversations, SamplingParams.greedy(max_tokens=max_tokens), guard=guard)
-    return [result.outputs[0].text for result in results]
+    return [result.outputs[0].text for result in check_finished(results)]

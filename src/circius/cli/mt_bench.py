@@ -8,17 +8,26 @@ import typer
 
 from circius.base.errors import InvalidInputError
 from circius.cli import options
-from circius.cli.loading import ModelOptions
+from circius.cli.loading import ModelOptions, refuse_loading
 from circius.cli.output import Output, table
 from circius.cli.progress import progress
-from circius.cli.talking import Concurrency, JudgeModel, JudgeUrl, KeyEnv, endpoint, engine_chats, judge_of
+from circius.cli.talking import (
+    ANSWERS,
+    Concurrency,
+    EndpointKeyEnv,
+    JudgeModel,
+    JudgeUrl,
+    KeyEnv,
+    endpoint,
+    engine_chats,
+    judge_of,
+)
 
 if TYPE_CHECKING:
     from circius.evals.chats import Chats
     from circius.evals.mt_bench.score import Mean, Scores
 
 NAME = "mt-bench"
-ANSWERS = "Answers"
 NOT_GPT_4 = (
     "ratings by any judge but the GPT-4 of 2023 do not compare with the paper's: compare models by one judge, in one go"
 )
@@ -53,11 +62,7 @@ def command(
         str | None, typer.Option("--endpoint", metavar="URL", help="MODEL is behind this OpenAI-compatible server.",
                                  show_default="none: in this process", rich_help_panel=ANSWERS)
     ] = None,
-    endpoint_key_env: Annotated[
-        str | None, typer.Option("--endpoint-key-env", metavar="NAME",
-                                 help="The environment variable that holds the endpoint's API key.",
-                                 show_default="none", rich_help_panel=ANSWERS)
-    ] = None,
+    endpoint_key_env: EndpointKeyEnv = None,
     system: options.System = None,
     guard: options.Guard = False,
     judge_url: JudgeUrl = None,
@@ -144,6 +149,7 @@ def _chats(loading: ModelOptions, talking: _Talking, output: Output) -> "Chats":
         return engine_chats(loading, output, system=talking.system, guard=talking.guard)
     if talking.guard:
         raise InvalidInputError("--guard is for a model in this process: give an endpoint its words with --system")
+    refuse_loading(loading)
     return endpoint(
         talking.at, loading.model, key_env=talking.key_env, concurrency=talking.concurrency, system=talking.system
     )

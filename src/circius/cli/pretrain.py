@@ -8,7 +8,7 @@ import typer
 
 from circius.base.errors import InvalidInputError
 from circius.cli import options, train_options
-from circius.cli.training import Wishes, run, with_data
+from circius.cli.training import Wishes, length_settings, run, with_data
 from circius.cli.tuning import with_prompts
 
 NAME = "pretrain"
@@ -84,7 +84,7 @@ def command(
     if tokenizer is not None:
         config = replace(config, tokenizer=str(tokenizer))
     config = with_data(config, shards or (), held_out)
-    given = {"n_epochs": epochs, "n_steps": steps, "optimizer.lr": lr, "seq_len": seq_len}
+    given = {**length_settings(epochs, steps), "optimizer.lr": lr, "seq_len": seq_len}
     own: list[str] = [f"{name}={value}" for name, value in given.items() if value is not None]
     own += [f"device={device}"] if device != "auto" else []
     config = with_settings(config, [*own, *(settings or ())])

@@ -13,7 +13,7 @@ from circius.cli.output import Output
 if TYPE_CHECKING:
     from circius.evals.chats import EndpointChats, EngineChats
 
-JUDGE = "Judge"
+ANSWERS, JUDGE = "Answers", "Judge"
 _DECIDING = ("dtype", "activations", "kv_bits", "context", "window", "rope_theta", "template")
 """The options that change what a model says."""
 
@@ -43,6 +43,16 @@ KeyEnv = Annotated[
         rich_help_panel=JUDGE,
     ),
 ]
+EndpointKeyEnv = Annotated[
+    str | None,
+    typer.Option(
+        "--endpoint-key-env",
+        metavar="NAME",
+        help="The environment variable that holds the endpoint's API key.",
+        show_default="none",
+        rich_help_panel=ANSWERS,
+    ),
+]
 Concurrency = Annotated[
     int,
     typer.Option(
@@ -52,9 +62,15 @@ Concurrency = Annotated[
 
 
 def endpoint(
-    url: str, name: str, *, key_env: str | None, concurrency: int, system: str | None = None
+    url: str,
+    name: str,
+    *,
+    key_env: str | None,
+    concurrency: int,
+    system: str | None = None,
+    option: str = "--endpoint-key-env",
 ) -> "EndpointChats":
-    """A model behind a server; its key comes from the environment, so that no shell history has it.
+    """A model behind a server. option: that which names the variable with its key.
 
     Raises:
         InvalidInputError: no address, or a variable that is not set.
@@ -62,14 +78,22 @@ def endpoint(
     from circius.evals.chats import EndpointChats
     from circius.evals.json_client import JsonClient
 
-    key = None
-    if key_env is not None:
-        key = os.environ.get(key_env)
-        if not key:
-            raise InvalidInputError(
-                f"--key-env {key_env}: there is no such variable in the environment, or it is empty"
-            )
-    return EndpointChats(JsonClient(url, key=key), name, concurrency=concurrency, system=system)
+    client = JsonClient(url, key=key_from(key_env, option))
+    return EndpointChats(client, name, concurrency=concurrency, system=system)
+
+
+def key_from(variable: str | None, option: str) -> str | None:
+    """A server's key, from the environment, so that no shell history has it; None where no variable is named.
+
+    Raises:
+        InvalidInputError: the variable is not set, or empty.
+    """
+    if variable is None:
+        return None
+    key = os.environ.get(variable)
+    if not key:
+        raise InvalidInputError(f"{option} {variable}: there is no such variable in the environment, or it is empty")
+    return key
 
 
 def engine_chats(
@@ -111,4 +135,4 @@ def judge_of(url: str | None, model: str | None, key_env: str | None, concurrenc
         return None
     if url is None or model is None:
         raise InvalidInputError("a judge needs both --judge-url and --judge-model")
-    return endpoint(url, model, key_env=key_env, concurrency=concurrency)
+    return endpoint(url, model, key_env=key_env, concurrency=concurrency, option="--key-env")

@@ -62,7 +62,11 @@ Epochs = Annotated[
 Steps = Annotated[
     int | None,
     typer.Option(
-        "--steps", metavar="N", help="How many steps are taken, instead.", show_default=False, rich_help_panel=RUN
+        "--steps",
+        metavar="N",
+        help="How many steps are taken; instead of --epochs.",
+        show_default=False,
+        rich_help_panel=RUN,
     ),
 ]
 LearningRate = Annotated[
@@ -122,11 +126,24 @@ Qlora = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
-Rank = Annotated[int, typer.Option("--rank", metavar="N", help="The adapter's rank.", rich_help_panel=MODEL)]
+Rank = Annotated[
+    int | None,
+    typer.Option(
+        "--rank",
+        metavar="N",
+        help="The adapter's rank, with --lora or --qlora.",
+        show_default=str(RANK),
+        rich_help_panel=MODEL,
+    ),
+]
 Alpha = Annotated[
     float | None,
     typer.Option(
-        "--alpha", metavar="X", help="Its scale times its rank.", show_default="twice the rank", rich_help_panel=MODEL
+        "--alpha",
+        metavar="X",
+        help="Its scale times its rank.",
+        show_default="twice the rank",
+        rich_help_panel=MODEL,
     ),
 ]
 TemplateOption = Annotated[

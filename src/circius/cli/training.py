@@ -67,7 +67,7 @@ def run(config: "RunConfig", wishes: Wishes, output: Output) -> None:
             config,
             wishes.out,
             watcher=display,
-            restart=wishes.restart,
+            restart=wishes.restart and not _is_started_again(),
             on_prepared=lambda prepared: _begin(prepared, output),
             on_progress=on_progress,
         )
@@ -75,6 +75,17 @@ def run(config: "RunConfig", wishes: Wishes, output: Output) -> None:
         _show_end(finished, display.last, wishes, output)
     if finished.outcome.signal:
         raise typer.Exit(SIGNAL_BASE + finished.outcome.signal)
+
+
+def length_settings(epochs: float | None, steps: int | None) -> dict[str, object]:
+    """The settings that --epochs and --steps are.
+
+    Raises:
+        InvalidInputError: both are given.
+    """
+    if epochs is not None and steps is not None:
+        raise InvalidInputError("--epochs and --steps both say how long the run is: give one of them")
+    return {"n_epochs": epochs, "n_steps": steps}
 
 
 def with_data(config: "RunConfig", data: Sequence[Path], held_out: Sequence[Path] | None) -> "RunConfig":
@@ -95,6 +106,11 @@ def _sources(paths: Sequence[Path]) -> "tuple[SourceConfig, ...]":
 def _is_first() -> bool:
     """Of the processes that torchrun started, or alone."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def _is_started_again() -> bool:
+    """Whether torchrun has started this process after another one died: then the run goes on, however it began."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
 def _begin(prepared: "Prepared", output: Output) -> None:

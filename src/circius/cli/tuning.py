@@ -1,15 +1,16 @@
 """From the options of `finetune` and `dpo` to a configuration: a recipe's, or the defaults for a model and its data."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from circius.base.errors import InvalidInputError
 from circius.cli.loading import find_model
+from circius.cli.options import Template
 from circius.cli.output import Output
-from circius.cli.train_options import Quantize
-from circius.cli.training import with_data
+from circius.cli.train_options import RANK, Quantize
+from circius.cli.training import Wishes, length_settings, run, with_data
 
 if TYPE_CHECKING:
     from circius.model.adapter import AdapterConfig
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 class Tuning:
     """What to tune, with what, and how; what is None is left to the recipe or to the defaults.
 
-    settings: by dotted name, those that options have of their own.
+    overrides: settings by name, as they were typed; said last.
     """
 
     kind: Literal["finetune", "dpo"]
@@ -29,13 +30,17 @@ class Tuning:
     recipe: str | None
     lora: bool
     qlora: Quantize | None
-    rank: int
+    rank: int | None
     alpha: float | None
+    epochs: float | None
+    steps: int | None
+    lr: float | None
     seq_len: int | None
+    too_long: str | None
+    template: Template | None
     device: str
     held_out: Sequence[Path] | None
     prompts: Sequence[str] | None
-    settings: Mapping[str, object]
     overrides: Sequence[str]
 
     def config(self, output: Output) -> "RunConfig":
@@ -47,9 +52,20 @@ class Tuning:
         """
         from circius.train.recipe import with_settings
 
+        if not (self.lora or self.qlora) and (self.rank is not None or self.alpha is not None):
+            raise InvalidInputError(
+                "--rank and --alpha are of an adapter: give --lora or --qlora too (of a recipe's own adapter, --set "
+                "lora.rank=N)"
+            )
+        settings = {
+            **length_settings(self.epochs, self.steps),
+            "optimizer.lr": self.lr,
+            "too_long": self.too_long,
+            "template": None if self.template is None else self.template.value,
+        }
         config = self._from_recipe(output) if self.recipe is not None else self._from_defaults(output)
         config = with_data(config, self.data, self.held_out)
-        given = [f"{name}={value}" for name, value in self.settings.items() if value is not None]
+        given = [f"{name}={value}" for name, value in settings.items() if value is not None]
         config = with_settings(config, [*given, *self.overrides])
         return config if not self.prompts else with_prompts(config, self.prompts)
 
@@ -93,7 +109,8 @@ class Tuning:
     def _adapter(self) -> "AdapterConfig":
         from circius.model.adapter import AdapterConfig
 
-        return AdapterConfig(rank=self.rank, alpha=2.0 * self.rank if self.alpha is None else self.alpha)
+        rank = RANK if self.rank is None else self.rank
+        return AdapterConfig(rank=rank, alpha=2.0 * rank if self.alpha is None else self.alpha)
 
     def _bits(self) -> Literal["int4", "nf4"] | None:
         kinds: dict[Quantize | None, Literal["int4", "nf4"] | None] = {
@@ -102,6 +119,13 @@ class Tuning:
             Quantize.NF4: "nf4",
         }
         return kinds[self.qlora]
+
+
+def tune(tuning: Tuning, wishes: Wishes) -> None:
+    """Does what `finetune` or `dpo` was asked for."""
+    output = wishes.output()
+    wishes.check()
+    run(tuning.config(output), wishes, output)
 
 
 def with_prompts(config: "RunConfig", prompts: Iterable[str]) -> "RunConfig":

@@ -74,6 +74,8 @@ def command(
         ),
         output,
     )  # fmt: skip
+    if text is not None and llm.tokenizer is None:
+        raise InvalidInputError("--wikitext needs a tokenizer, and the checkpoint has none: leave it out")
     from circius.evals.verify.verify import verify
 
     scores: list[PieceScore] = []

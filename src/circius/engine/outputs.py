@@ -1,6 +1,6 @@
 """What generation gives back, in the shape that vLLM users know. No torch here."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -101,3 +101,14 @@ class RequestOutput:
     outputs: list[CompletionOutput]
     finished: bool
     timings: Timings
+
+
+def check_finished(results: Sequence[RequestOutput]) -> Sequence[RequestOutput]:
+    """The same results: for callers to whom an answer that was cut short is none, such as whoever keeps or judges it.
+
+    Raises:
+        KeyboardInterrupt: the generation was stopped by Ctrl-C, which `generate` itself does not pass on.
+    """
+    if not all(result.finished for result in results):
+        raise KeyboardInterrupt
+    return results

@@ -48,9 +48,7 @@ class NextToken:
     def __call__(self, prompts: Sequence[Sequence[int]], tokens: Sequence[Sequence[int]]) -> list[list[float]]:
         if not prompts:
             return []
-        requests = [
-            self._llm.asker.completion(prompt, naming(own)) for prompt, own in zip(prompts, tokens, strict=True)
-        ]
+        requests = naming_requests(self._llm, prompts, tokens)
         engine = self._engine_for(requests)
         jobs = []
         for request in requests:
@@ -74,9 +72,12 @@ class NextToken:
         return self._engine
 
 
-def naming(tokens: Sequence[int]) -> SamplingParams:
-    """Parameters of a request of one token that tells the log-probabilities of these."""
-    return SamplingParams.greedy(max_tokens=1, logprobs=0, logprob_token_ids=tokens)
+def naming_requests(llm: "LLM", prompts: Sequence[Sequence[int]], tokens: Sequence[Sequence[int]]) -> list[Request]:
+    """For each prompt a request of one token that tells the log-probabilities of its tokens."""
+    return [
+        llm.asker.completion(prompt, SamplingParams.greedy(max_tokens=1, logprobs=0, logprob_token_ids=own))
+        for prompt, own in zip(prompts, tokens, strict=True)
+    ]
 
 
 def named_logprobs(result: RequestOutput, tokens: Sequence[int]) -> list[float]:

@@ -81,6 +81,7 @@ class EngineChats:
         return {"kind": "engine", **self._identity, "system": self._system, "guard": self._guard}
 
     def say(self, turns: Sequence[Turn]) -> Iterator[tuple[int, Outcome]]:
+        from circius.engine.outputs import check_finished
         from circius.engine.params import SamplingParams
 
         if self._llm is None:
@@ -100,9 +101,7 @@ class EngineChats:
         results = self._llm.chat(
             [messages for messages, _ in asked], [params for _, params in asked], guard=self._guard
         )
-        if not all(result.finished for result in results):
-            raise KeyboardInterrupt
-        for place, result in zip(places, results, strict=True):
+        for place, result in zip(places, check_finished(results), strict=True):
             yield place, Said(result.outputs[0].text, result.outputs[0].finish_reason)
 
 

@@ -1,6 +1,7 @@
 """Any server that speaks OpenAI's protocol of completions, as the model of a benchmark. No torch here."""
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -85,18 +86,29 @@ class EndpointModel:
     def _echoed(self, pair: tuple[str, str]) -> "_Echo":
         context, continuation = pair
         whole = context + continuation
-        # Many servers refuse to write nothing at all, so one token is written, and not looked at.
-        choice = self._post(prompt=whole, max_tokens=1, temperature=0, echo=True, logprobs=1)
-        tokens = list(_tokens_of(choice))
         first = len(context.rstrip())
         if not first:
             raise InvalidInputError(
                 f"a server tells no likelihood of a text's first token: {whole!r:.60} needs a context"
             )
-        own = [token for token in tokens if first <= token.offset < len(whole)]
+        # Many servers refuse to write nothing at all, so one token is written, and not looked at.
+        choice = self._post(prompt=whole, max_tokens=1, temperature=0, echo=True, logprobs=1)
+        own = [token for token in self._tokens_of(choice) if first <= token.offset < len(whole)]
         if not own or any(token.logprob is None for token in own):
             raise ServerError(f"{self._client.base}: no log-probabilities for a prompt came back; {_NO_ECHO}")
         return _Echo(sum(token.logprob or 0.0 for token in own), all(token.is_likeliest for token in own))
+
+    def _tokens_of(self, choice: Mapping[str, Any]) -> list["_Token"]:
+        try:
+            tokens = list(_tokens_of(choice))
+        except (TypeError, ValueError, AttributeError) as error:
+            raise ServerError(
+                f"{self._client.base}/completions answered log-probabilities that cannot be read ({error}): "
+                f"{str(choice.get('logprobs'))[:200]}"
+            ) from error
+        if not all(token.logprob is None or math.isfinite(token.logprob) for token in tokens):
+            raise ServerError(f"{self._client.base}/completions answered a log-probability that is not finite")
+        return tokens
 
     def _written(self, job: tuple[Text, int]) -> Sample:
         ask, index = job
@@ -111,7 +123,7 @@ class EndpointModel:
         if not ask.is_greedy:
             body |= {"seed": _seed(ask.seed, index), "logprobs": 0}
         choice = self._post(**body)
-        logprobs = [token.logprob for token in _tokens_of(choice)]
+        logprobs = [token.logprob for token in self._tokens_of(choice)]
         known = [logprob for logprob in logprobs if logprob is not None]
         return Sample(
             text=cut(str(choice.get("text") or ""), ask.stop),
@@ -141,7 +153,7 @@ def _tokens_of(choice: Mapping[str, Any]) -> Iterator[_Token]:
     tops = lists.get("top_logprobs") or [None] * len(logprobs)
     for offset, logprob, top in zip(offsets, logprobs, tops, strict=True):
         likeliest = max(top.values()) if top else None
-        yield _Token(offset, logprob, logprob is not None and likeliest is not None and logprob >= likeliest)
+        yield _Token(int(offset), logprob, logprob is not None and likeliest is not None and logprob >= likeliest)
 
 
 def _pairs_of(ask: Choices) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ from circius.base.errors import InvalidInputError
 from circius.engine.devices import is_exact_in_batches
 from circius.engine.generate import BatchLimits, generate
 from circius.engine.llm import LLM
-from circius.engine.outputs import RequestOutput
+from circius.engine.outputs import RequestOutput, check_finished
 from circius.engine.params import SamplingParams
 from circius.evals.identity import OnBytes, digest_of, digest_of_weights
 from circius.evals.item import Choices, ChoicesAnswer, Passage, PassageAnswer, Sample, Text, TextAnswer
@@ -111,11 +111,9 @@ class EngineModel:
             limits=self._limits,
             on_ended=lambda n_ended, n: on_answered(n_ended / n),
         )
-        if not all(output.finished for output in outputs):
-            raise KeyboardInterrupt  # what was cut short is no answer
         return [
             TextAnswer(samples=_samples(output), prompt_ids=tuple(ids), n_cut=n_cut)
-            for output, (ids, n_cut) in zip(outputs, prompts, strict=True)
+            for output, (ids, n_cut) in zip(check_finished(outputs), prompts, strict=True)
         ]
 
     def passages(self, asks: Sequence[Passage], on_answered: OnAnswered = unheard) -> list[PassageAnswer]:

@@ -149,6 +149,13 @@ class TextAnswer:
         return sample.text
 
 
+def text_of(answers: Sequence["Answer"]) -> str:
+    """Of the only answer, which is the only sample: for tasks that ask for one greedy text."""
+    (answer,) = answers
+    assert isinstance(answer, TextAnswer)
+    return answer.text
+
+
 @dataclass(frozen=True, kw_only=True)
 class PassageAnswer:
     """The sum of the log-probabilities of the tokens that were not known, and of their squares, for an interval."""

@@ -43,7 +43,9 @@ class ResultLines:
                 try:
                     line = json.loads(raw)
                 except ValueError as error:
-                    raise CirciusError(f"{self.path} line {number} is damaged ({error}): delete the file") from error
+                    raise self._damaged(number, str(error)) from error
+                if not isinstance(line, dict):
+                    raise self._damaged(number, "no JSON object")
                 yield line
 
     def outcomes(self) -> list[Outcome]:
@@ -52,11 +54,22 @@ class ResultLines:
         Raises:
             CirciusError: as `rows`, or an item stands there twice.
         """
-        found = [_outcome(line) for line in self.rows()]
+        found = [self._outcome(number, line) for number, line in enumerate(self.rows(), start=1)]
         if len({one.id for one in found}) < len(found):
             twice = next(own for own, n in Counter(one.id for one in found).items() if n > 1)
             raise CirciusError(f"{self.path} has item {twice!r} twice: delete the file")
         return found
+
+    def _outcome(self, number: int, line: Mapping[str, Any]) -> Outcome:
+        try:
+            return _outcome(line)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise self._damaged(number, f"{type(error).__name__}: {error}") from error
+
+    def _damaged(self, number: int, why: str) -> CirciusError:
+        return CirciusError(
+            f"{self.path} line {number} is damaged ({why}): delete the file, and the same command makes it anew"
+        )
 
     def mend(self) -> None:
         """Removes a last line that was not written to its end."""
@@ -104,8 +117,8 @@ def n_cut(line: Mapping[str, Any]) -> int:
 
 def _outcome(line: Mapping[str, Any]) -> Outcome:
     return Outcome(
-        id=line["id"],
-        values=line["values"],
+        id=str(line["id"]),
+        values={str(name): float(value) for name, value in line["values"].items()},
         part=line.get("part", ""),
         cluster=line.get("cluster", ""),
         left_out=line.get("left_out", ""),

@@ -42,7 +42,19 @@ class RunFolder:
         return self._read("results.json")
 
     def has_record(self) -> bool:
-        return (self.path / "record.json").is_file()
+        """Whether a run began here.
+
+        Raises:
+            CirciusError: there are items, and nothing says which model's they are.
+        """
+        if (self.path / "record.json").is_file():
+            return True
+        if any((self.path / "items").glob("*.jsonl")):
+            raise CirciusError(
+                f"{self.path} has items but no record.json, which says what they belong to: give another --out, or "
+                f"delete {self.path / 'items'}"
+            )
+        return False
 
     def write_record(self, record: Mapping[str, Any]) -> None:
         self._write("record.json", record)

@@ -19,8 +19,10 @@ _FIELDS = (
 )  # fmt: skip
 
 
-def html_report(folder: RunFolder) -> str:
+def html_report(folder: RunFolder, *, examples: bool = True) -> str:
     """The page of a run that has come to its end.
+
+    examples: whether the first item of each task is shown; some sets may not be published, not even one item of them.
 
     Raises:
         InvalidInputError: the folder holds none.
@@ -38,7 +40,10 @@ def html_report(folder: RunFolder) -> str:
         "drawing. “Ours is” says where the interval of ours lies to Mistral 7B's figure.</p>",
         _figure_4(groups),
         _figure_5(groups, own_size_b),
-        *(_task(name, result, folder, record["tasks"].get(name, {})) for name, result in results["tasks"].items()),
+        *(
+            _task(name, result, record["tasks"].get(name, {}), _first(folder, name) if examples else None)
+            for name, result in results["tasks"].items()
+        ),
         "<h2>Where and when</h2>",
         *(_pairs(session.items()) for session in results["sessions"]),
     ]
@@ -118,15 +123,15 @@ def _equivalent(group: GroupFigure, points: Sequence[tuple[float, float]], own_s
     return f"equivalent to {group.equivalent}; by our interval {low} to {high}"
 
 
-def _task(name: str, result: Mapping[str, Any], folder: RunFolder, recorded: Mapping[str, Any]) -> str:
+def _task(name: str, result: Mapping[str, Any], recorded: Mapping[str, Any], first: Mapping[str, Any] | None) -> str:
     unit = result["unit"]
     rows = [
-        [metric, number(one["value"], unit), f"{number(one['low'], unit)} to {number(one['high'], unit)}",
+        [f"{metric} (the task's own)" if metric == result["primary"] else metric,
+         number(one["value"], unit), f"{number(one['low'], unit)} to {number(one['high'], unit)}",
          str(one["n"]), one["method"]]
         for metric, one in result["figures"].items()
     ]  # fmt: skip
     notes = "".join(f"<li>{escape(note)}</li>" for note in result["notes"])
-    first = next(folder.lines(name).rows(), None)
     example = "" if first is None else _example(first)
     asked = recorded.get("questions_sha256", "")
     return (
@@ -134,6 +139,10 @@ def _task(name: str, result: Mapping[str, Any], folder: RunFolder, recorded: Map
         f"Questions: sha256 <code>{escape(asked[:16])}</code>, protocol version {recorded.get('version', '?')}.</p>"
         f"{_table(['metric', 'value', '95 % interval', 'n', 'method'], rows)}<ul>{notes}</ul>{example}"
     )
+
+
+def _first(folder: RunFolder, task: str) -> Mapping[str, Any] | None:
+    return next(folder.lines(task).rows(), None)
 
 
 def _example(line: Mapping[str, Any]) -> str:

@@ -107,14 +107,19 @@ def measure(
     header = {**belongs_to, "seed": plan.seed, "n_unsafe": len(plan.unsafe), "n_safe": len(plan.safe)}
     with Journal(journal, {"circius_guardrails": header}) as own:
         done = {(row["task"], row["id"]): row for row in own.rows}
-        total = 2 * len(asked) + len(judges) * len(judged)
-        on_done(len(done), total)
+        wanted = {(_guard_task(guard), s.id) for guard in (False, True) for s in asked}
+        wanted |= {(_judge_task(name), s.id) for name in judges for s in judged}
+
+        def tell() -> None:
+            on_done(len(wanted & done.keys()), len(wanted))
+
+        tell()
 
         def keep(task: str, rows: Sequence[Mapping[str, Any]]) -> None:
             for row in rows:
                 own.append({"task": task, **row})
                 done[task, row["id"]] = own.rows[-1]
-            on_done(len(done), total)
+            tell()
 
         for guard in (False, True):
             task = _guard_task(guard)

@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, Response
 from circius.base.errors import CirciusError
 from circius.engine.llm import LLM
 from circius.engine.outputs import CompletionOutput, RequestOutput
-from circius.engine.reflection import named_logprobs, naming, reflector
+from circius.engine.reflection import named_logprobs, naming_requests, reflector
 from circius.engine.request import Request
 from circius.engine.worker import Worker
 from circius.moderate.categories import NOT_MODERATED
@@ -146,9 +146,7 @@ class Moderation:
         self, salt: bytes, prompts: Sequence[Sequence[int]], tokens: Sequence[Sequence[int]]
     ) -> list[list[float]]:
         """Asks from a thread of the pool, and waits there."""
-        requests = [
-            self._llm.asker.completion(prompt, naming(own)) for prompt, own in zip(prompts, tokens, strict=True)
-        ]
+        requests = naming_requests(self._llm, prompts, tokens)
         found: list[list[float]] = []
         for begin in range(0, len(requests), _AT_ONCE):
             results = from_thread.run(self._results, salt, requests[begin : begin + _AT_ONCE])

@@ -7,8 +7,6 @@ from typing import Any
 import torch
 
 from circius.base.errors import CirciusError
-from circius.kernels.ceilings import measure_ceilings
-from circius.kernels.precision import multiplies_fast
 from circius.model import Transformer
 from circius.model.layers import Block
 from circius.train.config import RunConfig
@@ -21,16 +19,15 @@ from circius.train.optim import Optimizer
 from circius.train.pair_inputs import PairInputs
 from circius.train.pairs import PreferredAnswers
 from circius.train.parallel import shard_weights, split_matrices
+from circius.train.peak import peak_operations
 from circius.train.prepared import Prepared
 from circius.train.run_folder import CHECKPOINTS, config_hash
 from circius.train.said import Prompts
-from circius.train.start_model import frozen_digest, make_model
+from circius.train.start_model import make_model, start_digest
 from circius.train.world import World
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is, and how much there is."""
-_PEAK_SIDES = {"cpu": 1024, "cuda": 8192}
-"""Of the square matrices by whose product the peak is measured."""
 
 
 def assemble(
@@ -51,7 +48,9 @@ def assemble(
         on_progress=_told(on_progress, "reading weights"),
         on_note=watcher.noted if world.is_first else None,
     )
-    base = frozen_digest(model) if config.lora is not None else None
+    base = None
+    if config.lora is not None or config.kind == "dpo":  # what is trained beside, and what the reference is
+        base = start_digest(model, only_frozen=config.lora is not None)
     if isinstance(prepared.inputs, PairInputs):
         told = _told(on_progress, "asking the reference")
         if path is None:
@@ -83,7 +82,7 @@ def assemble(
         watcher=watcher,
         checkpoints=(path or Path()) / CHECKPOINTS,
         identity={"config": config_hash(to_json(config)), "base": base},
-        peak=_peak(config, world.device),
+        peak=peak_operations(config, world.device),
     )
 
 
@@ -107,14 +106,6 @@ def _compile(model: Transformer) -> None:
                 part.compile(dynamic=True)
     except RuntimeError as error:
         raise CirciusError(f"torch cannot compile here ({error}): run without compile=true") from error
-
-
-def _peak(config: RunConfig, device: torch.device) -> float | None:
-    """Operations a second that this device does at most in the number format of the products, measured now."""
-    dtype = torch.bfloat16 if config.dtype == "bfloat16" and config.quantize != "int4" else torch.float32
-    products = dtype if multiplies_fast(dtype, device) else torch.float32
-    side = _PEAK_SIDES.get(device.type, 1024)
-    return measure_ceilings(device, read_bytes=2**20, side=side).multiply.get(str(products).removeprefix("torch."))
 
 
 def _told(on_progress: Progress | None, what: str) -> Callable[[int, int], None] | None:

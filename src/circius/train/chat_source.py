@@ -16,7 +16,8 @@ from circius.train.too_long import Counts, LengthRule, TooLong, examples_of
 class ChatSource:
     """The conversations of some files, in their order, each one example, or several if it is split.
 
-    All are encoded when the source is made; `counts` tells what became of them.
+    All are encoded when the source is made; `counts` tells what became of them, and `conversations` the examples of
+    each of which something is learnt.
 
     Raises:
         InvalidInputError: a file or a conversation that is not valid, or too many that are too long.
@@ -35,11 +36,10 @@ class ChatSource:
         files = [files] if isinstance(files, Path) else list(files)
         rule = LengthRule(seq_len, too_long)
         self.counts = Counts()
+        self.conversations: list[range] = []
         self._name = name or "+".join(file.name for file in files)
-        conversations = (one for file in files for one in read_conversations(file, form))
-        self._examples = FlatExamples(
-            example for one in conversations for example in _encoded(one, template, rule, self.counts)
-        )
+        read = (one for file in files for one in read_conversations(file, form))
+        self._examples = FlatExamples(self._noted(_encoded(one, template, rule, self.counts) for one in read))
         rule.check(self.counts)
         if not len(self._examples):
             raise InvalidInputError(f"{self._name}: no conversation that is learnt from is in it")
@@ -56,6 +56,15 @@ class ChatSource:
 
     def example(self, index: int) -> Example:
         return self._examples.example(index)
+
+    def _noted(self, encoded: Iterable[list[Example]]) -> Iterator[Example]:
+        """The examples one after the other; whose they are is remembered."""
+        n = 0
+        for examples in encoded:
+            if examples:
+                self.conversations.append(range(n, n + len(examples)))
+            n += len(examples)
+            yield from examples
 
 
 class FlatExamples:
@@ -82,8 +91,8 @@ class FlatExamples:
         return Example(self._ids[own].astype(np.int64), self._learnt[own].copy())
 
 
-def _encoded(conversation: Conversation, template: ChatTemplate, rule: LengthRule, counts: Counts) -> Iterator[Example]:
+def _encoded(conversation: Conversation, template: ChatTemplate, rule: LengthRule, counts: Counts) -> list[Example]:
     try:
-        yield from examples_of(conversation, template, rule, counts)
+        return examples_of(conversation, template, rule, counts)
     except CirciusError as error:
         refuse(Problem(conversation.place, str(error)))

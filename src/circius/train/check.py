@@ -97,10 +97,15 @@ class Checker:
         """Adds what a file holds to the report.
 
         Raises:
-            InvalidInputError: it cannot be read at all.
+            InvalidInputError: it cannot be read at all, or holds texts and is to be corrected.
             TemplateError: there are conversations, and the model has no template for them.
         """
         own = FileReport(file=file, form=form_of(file, self._form, self._reading))
+        if own.form == TEXT and file in self._corrected:
+            raise InvalidInputError(
+                f"{file} holds texts, which are not corrected: mend what is wrong by hand, or check it by itself "
+                "without --write-corrected"
+            )
         report.files.append(own)
         n_before = len(report.problems)
         if own.form == TEXT:

@@ -3,11 +3,12 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from circius.base.config import ModelConfig
 from circius.base.errors import ConfigError
 from circius.model.adapter import AdapterConfig
+from circius.train.config_checks import check_counts, check_words
 from circius.train.config_json import differences, to_json
 from circius.train.dpo import PreferenceConfig
 from circius.train.optim import OptimizerConfig
@@ -77,8 +78,8 @@ class ScheduleConfig:
 class EvaluationConfig:
     """The loss of texts that are not trained on.
 
-    heldout: whether the part that folders of shards keep apart is evaluated. share: of the examples of every file of
-    conversations or preferences, kept from training for this. sources: others beside them.
+    heldout: whether the part that folders of shards keep apart is evaluated. share: of the conversations or preferences
+    of every source, kept from training for this. sources: others beside them.
     every: steps; there is one at the end in any case. max_batches: of each source, None for all of it.
     patience: evaluations without a gain of more than `least_gain` after which the run ends; None for never.
     """
@@ -94,7 +95,9 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.share < 1:
             raise ConfigError(f"evaluation.share must be at least 0 and below 1, got {self.share!r}")
-        _check_counts(self, "evaluation", "every", "max_batches", "patience")
+        if not 0 <= self.least_gain < math.inf:
+            raise ConfigError(f"evaluation.least_gain must be 0 or more, got {self.least_gain!r}")
+        check_counts(self, "evaluation", "every", "max_batches", "patience")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +113,7 @@ class SampleConfig:
     temperature: float = 0.8
 
     def __post_init__(self) -> None:
-        _check_counts(self, "samples", "every", "max_tokens")
+        check_counts(self, "samples", "every", "max_tokens")
         if not 0 < self.temperature < math.inf:
             raise ConfigError(f"samples.temperature must be above 0, got {self.temperature!r}")
 
@@ -128,7 +131,8 @@ class CheckpointConfig:
     export: Literal["last", "best"] = "last"
 
     def __post_init__(self) -> None:
-        _check_counts(self, "checkpoints", "every", "keep_last")
+        check_counts(self, "checkpoints", "every", "keep_last")
+        check_words(self, "checkpoints", "export")
         if self.export == "best" and not self.keep_best:
             raise ConfigError('checkpoints.export "best" needs checkpoints.keep_best')
 
@@ -145,7 +149,8 @@ class ParallelConfig:
     tensor: int = 1
 
     def __post_init__(self) -> None:
-        _check_counts(self, "parallel", "tensor")
+        check_counts(self, "parallel", "tensor")
+        check_words(self, "parallel", "sharing")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +167,7 @@ class InitConfig:
     def __post_init__(self) -> None:
         if not 0 < self.std < math.inf:
             raise ConfigError(f"init.std must be above 0, got {self.std!r}")
+        check_words(self, "init", "residual")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,11 +227,10 @@ class RunConfig:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            raise ConfigError(f"kind must be one of {', '.join(get_args(Kind))}, got {self.kind!r}")
+        check_words(self, "", "kind", "template", "too_long", "dtype", "quantize", "trackers")
         if not self.sources:
             raise ConfigError("sources: there is nothing to train on; name a folder of shards, or a file")
-        _check_counts(self, "", "seq_len", "batch_tokens", "step_tokens", "n_steps", "n_tokens", "log_every")
+        check_counts(self, "", "seq_len", "batch_tokens", "step_tokens", "n_steps", "n_tokens", "log_every")
         _check_length(self)
         n_least = self.seq_len * (2 if self.kind == "dpo" else 1)
         if self.batch_tokens < n_least:
@@ -236,6 +241,8 @@ class RunConfig:
             )
         if self.preference is not None and self.kind != "dpo":
             raise ConfigError(f"preference is for a dpo run, this is a {self.kind} run")
+        if self.kind == "dpo" and self.too_long == "split":
+            raise ConfigError("too_long=split is for conversations; a pair of answers is whole, or left out (drop)")
         if self.step_tokens is not None and self.step_tokens % self.batch_tokens:
             raise ConfigError(
                 f"step_tokens, {self.step_tokens}, must be a multiple of batch_tokens, {self.batch_tokens}"
@@ -246,8 +253,8 @@ class RunConfig:
                 raise ConfigError(f"{name} must be above 0 or none, got {value!r}")
         if not 0 <= self.z_loss < math.inf:
             raise ConfigError(f"z_loss must be 0 or more, got {self.z_loss!r}")
-        if isinstance(self.seed, bool) or self.seed < 0:
-            raise ConfigError(f"seed must be 0 or more, got {self.seed!r}")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
+            raise ConfigError(f"seed must be a whole number from 0 to {2**32 - 1}, got {self.seed!r}")
         if self.kind != "pretrain" and isinstance(self.model, ModelConfig):
             raise ConfigError(f"a {self.kind} run begins with trained weights: model must say where they are")
         if self.quantize is not None and self.lora is None:
@@ -277,14 +284,6 @@ def forbidden_changes(old: Any, new: RunConfig) -> list[str]:
         for name, before, after in differences(old, to_json(new))
         if not any(name == free or name.startswith(f"{free}.") for free in FREE)
     ]
-
-
-def _check_counts(owner: object, where: str, *names: str) -> None:
-    for name in names:
-        value = getattr(owner, name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            full = f"{where}.{name}" if where else name
-            raise ConfigError(f"{full} must be a whole number, 1 or more, got {value!r}")
 
 
 def _check_length(config: RunConfig) -> None:

@@ -1,4 +1,4 @@
-"""Frozen dataclasses to JSON and back, checked by their annotations: what a run's `config.json` and `--set` speak.
+"""Frozen dataclasses to JSON and back, checked by their annotations: what a run's `run.json` and `--set` speak.
 
 Understood are int, float, bool, str, Literal, tuples of one type, None, dataclasses and unions of these.
 """

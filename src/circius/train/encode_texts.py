@@ -74,7 +74,7 @@ class _Encoder:
         except CirciusError as error:
             raise InvalidInputError(f"{document.place}: {error}") from None
         n_bytes = len(document.text.encode())
-        n_added = int(self._tokenizer.opens_with_prefix_space(int(ids[0])))
+        n_added = int(len(ids) > 0 and self._tokenizer.opens_with_prefix_space(int(ids[0])))
         if int(self._lengths[ids].sum()) != n_bytes + n_added:
             raise InvalidInputError(
                 f"{document.place}: {self._tokenizer.source} does not give the text back as it is, so bits per byte "

@@ -32,7 +32,7 @@ class Portion(NamedTuple, Generic[B]):
 class Feed(Generic[B]):
     """Draws the batches of a step ahead, in a thread of its own; of every step all of them, and makes this process's.
 
-    The stream belongs to the feed: only `restore`, before the first step, may change it.
+    From the first step on the stream belongs to the feed: nobody else may draw from it or move it.
     """
 
     def __init__(self, stream: Drawing[B], *, n_batches: int, world: World) -> None:
@@ -46,11 +46,6 @@ class Feed(Generic[B]):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._pool.shutdown(cancel_futures=True)
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes to where a portion's `state` says."""
-        assert self._ahead is None, "a feed that has begun to draw cannot be moved"
-        self._stream.restore(state)
 
     def next(self) -> Portion[B]:
         """The batches of the next step."""

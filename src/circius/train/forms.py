@@ -150,7 +150,7 @@ def _sharegpt(fields: Fields) -> list[list[Raw]]:
         if not isinstance(turn, Mapping) or "from" not in turn or "value" not in turn:
             raise InvalidInputError(f"messages[{index}]: a turn of the form sharegpt has 'from' and 'value'")
         speaker = turn["from"]
-        if speaker not in SPEAKERS:
+        if not isinstance(speaker, str) or speaker not in SPEAKERS:
             raise InvalidInputError(f"messages[{index}]: from is {speaker!r}; {', '.join(SPEAKERS)} are known")
         rest = {key: value for key, value in turn.items() if key not in ("from", "value")}
         messages.append({"role": SPEAKERS[speaker], "content": turn["value"], **rest})
@@ -159,7 +159,10 @@ def _sharegpt(fields: Fields) -> list[list[Raw]]:
 
 def _alpaca(fields: Fields) -> list[list[Raw]]:
     earlier: list[Raw] = []
-    for index, pair in enumerate(fields.get("history") or []):
+    history = fields.get("history") or []
+    if not isinstance(history, list):
+        raise InvalidInputError(f"'history' is {kind_of(history)}, where a list of pairs is expected")
+    for index, pair in enumerate(history):
         if not isinstance(pair, Sequence) or len(pair) != 2 or isinstance(pair, str):
             raise InvalidInputError(f"history[{index}] is not a pair of a question and its answer")
         earlier += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]

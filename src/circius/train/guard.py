@@ -57,8 +57,8 @@ class Guard:
         self._in_a_row += 1
         if self._in_a_row >= self.most_in_a_row:
             raise CirciusError(
-                f"{self._in_a_row} steps in a row were skipped, the last because {reason}: begin again from an earlier "
-                "checkpoint with a smaller learning rate, and look at the data"
+                f"{self._in_a_row} steps in a row were skipped, the last because {reason}: look at the data, and begin "
+                "anew (--restart) with a smaller learning rate"
             )
         return False
 

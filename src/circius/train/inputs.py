@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -15,11 +16,12 @@ from circius.train.evaluation import HeldOut
 from circius.train.example import Example
 from circius.train.feed import Drawing
 from circius.train.order import permutation
-from circius.train.packing import each_once
+from circius.train.packing import each_once, groups_that_fit
 from circius.train.shards import META, read_meta, token_lengths
 from circius.train.source import Source
 from circius.train.stream import Stream
 from circius.train.text_source import TextSource
+from circius.train.texts import text_files
 
 B = TypeVar("B")
 FindTemplate = Callable[[], ChatTemplate]
@@ -103,11 +105,12 @@ def open_inputs(config: RunConfig, tokenizer: Tokenizer, template: FindTemplate)
     for name, described in named_sources(config):
         source = _open(described, config, tokenizer, template, name, "train")
         notes += _losses(source)
-        kept, apart = _divided(source, config, tokenizer, Path(described.path), name)
+        kept, apart = _divided(source, config, tokenizer, described, name)
         train.append(kept)
         held_out += [apart] if apart is not None else []
     for described in config.evaluation.sources:
         held_out.append(_open(described, config, tokenizer, template, Path(described.path).name, "heldout"))
+        notes += _losses(held_out[-1])
     return Inputs(
         new_stream=lambda: Stream(
             train, weights=weights_of(config), batch_tokens=config.batch_tokens, seed=config.seed
@@ -133,17 +136,14 @@ def weights_of(config: RunConfig) -> list[float] | None:
 
 
 def files_of(path: Path) -> list[Path]:
-    """A file itself, or those in a folder, by name.
+    """A file itself, or those in a folder that `circius data check` would look through.
 
     Raises:
         InvalidInputError: there is nothing.
     """
     if not path.exists():
         raise InvalidInputError(f"{path}: no such file or folder")
-    files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
-    if not files:
-        raise InvalidInputError(f"{path}: there is no file in this folder")
-    return files
+    return text_files([path]) if path.is_dir() else [path]
 
 
 def apart_indices(n: int, share: float, *, seed: int, name: str) -> tuple[list[int], list[int]]:
@@ -170,16 +170,20 @@ def counted(source: Source, role: str) -> SourceCounts:
 def _open(
     described: SourceConfig, config: RunConfig, tokenizer: Tokenizer, template: FindTemplate, name: str, part: str
 ) -> Source:
-    path = Path(described.path).expanduser()
-    files = files_of(path)
+    path = _path_of(described)
     if path.is_dir() and (path / META).is_file():
         return _Texts(path, tokenizer, seq_len=config.seq_len, part=part, name=name)
+    files = files_of(path)
     if config.kind == "pretrain":
         raise InvalidInputError(
-            f"{path}: pre-training reads folders of token shards: `circius data prepare TOKENIZER {path} --out FOLDER` "
-            "makes one"
+            f"{path}: pre-training reads folders of token shards: `circius data prepare {path} --tokenizer MODEL "
+            "--out FOLDER` makes one"
         )
     return ChatSource(files, template(), seq_len=config.seq_len, too_long=config.too_long, name=name)
+
+
+def _path_of(described: SourceConfig) -> Path:
+    return Path(described.path).expanduser()
 
 
 class _Texts(TextSource):
@@ -195,16 +199,23 @@ class _Texts(TextSource):
 
 
 def _divided(
-    source: Source, config: RunConfig, tokenizer: Tokenizer, path: Path, name: str
+    source: Source, config: RunConfig, tokenizer: Tokenizer, described: SourceConfig, name: str
 ) -> tuple[Source, Source | None]:
-    """What is trained on, and what is kept apart, if anything is."""
+    """What is trained on, and what is kept apart, if anything is. All examples of a conversation go together: what is
+    held out has then been seen in no part of it."""
     if isinstance(source, TextSource):
+        path = _path_of(described)
         has_part = config.evaluation.heldout and read_meta(path)["parts"].get("heldout", {}).get("documents")
         apart = _Texts(path, tokenizer, seq_len=config.seq_len, part="heldout", name=f"{name}, held out")
         return source, apart if has_part else None
     if not config.evaluation.share:
         return source, None
-    kept, held_out = apart_indices(len(source), config.evaluation.share, seed=config.seed, name=name)
+    assert isinstance(source, ChatSource)
+    whole = source.conversations
+    kept, held_out = (
+        list(chain.from_iterable(whole[index] for index in own))
+        for own in apart_indices(len(whole), config.evaluation.share, seed=config.seed, name=name)
+    )
     return Part(source, kept, name), Part(source, held_out, f"{name}, held out")
 
 
@@ -213,7 +224,9 @@ def _held_out(source: Source, batch_tokens: int, tokenizer: Tokenizer) -> HeldOu
     return HeldOut(
         name=source.name,
         batches=partial(each_once, source, batch_tokens),
-        n_bytes=lambda n_batches: sum(map(spelt, _first_examples(source, batch_tokens, n_batches))),
+        n_bytes=lambda n_batches: sum(
+            map(spelt, chain.from_iterable(islice(groups_that_fit(source, batch_tokens), n_batches)))
+        ),
     )
 
 
@@ -226,17 +239,6 @@ def _spelling(source: Source, tokenizer: Tokenizer) -> Callable[[int], int]:
         return int(lengths[example.ids[1:][example.learnt[1:]]].sum())
 
     return spelt
-
-
-def _first_examples(source: Source, batch_tokens: int, n_batches: int) -> Iterator[int]:
-    room, begun = batch_tokens, 1
-    for index in range(len(source)):
-        room -= source.n_tokens(index)
-        if room < 0:
-            begun, room = begun + 1, batch_tokens - source.n_tokens(index)
-        if begun > n_batches:
-            return
-        yield index
 
 
 def _losses(source: Source) -> Iterator[str]:

@@ -214,6 +214,15 @@ def _against_logits(logits: Tensor, norms: Tensor, own: Tensor, factor: Tensor |
     return grad.scatter_add_(1, own[:, None], grad.new_full((1, 1), -1.0).expand(len(own), 1))
 
 
+def rows_at_once(n_vocab: int, device: str) -> int:
+    """How many tokens' logits are made together on a device of that type.
+
+    >>> rows_at_once(32_000, "cpu"), rows_at_once(32_000, "cuda")
+    (131, 2097)
+    """
+    return max(_FEWEST_ROWS, _LOGITS_AT_ONCE["cpu" if device == "cpu" else "other"] // n_vocab)
+
+
 def _slices(n_rows: int, n_vocab: int, device: torch.device) -> Iterator[slice]:
-    size = max(_FEWEST_ROWS, _LOGITS_AT_ONCE["cpu" if device.type == "cpu" else "other"] // n_vocab)
+    size = rows_at_once(n_vocab, device.type)
     return (slice(begin, min(begin + size, n_rows)) for begin in range(0, n_rows, size))

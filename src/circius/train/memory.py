@@ -8,12 +8,11 @@ from circius.base.config import ModelConfig
 from circius.kernels.precision import multiplies_fast
 from circius.model.adapter import AdapterConfig
 from circius.train.config import RunConfig
+from circius.train.loss import rows_at_once
 from circius.weights.names import EMBEDDING, OUTPUT, expected_shapes
 
 _NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
 _INT4_BITS, _INT8_BITS = 4 + 16 / 32, 8 + 16 / 32
-_LOGITS = {"cpu": 2**22, "cuda": 2**26}
-"""Numbers in a slice of logits, as train/loss.py cuts them."""
 _WIDE = 4
 
 
@@ -100,7 +99,6 @@ def _moments(shape: ModelConfig, config: RunConfig, trained: int) -> int:
 
 def _logit_bytes(shape: ModelConfig, config: RunConfig, device: str) -> int:
     """A slice of logits and its gradient, and the head's gradient where that is trained."""
-    rows = max(64, _LOGITS.get(device, _LOGITS["cuda"]) // shape.vocab_size)
-    numbers = min(rows, config.batch_tokens) * shape.vocab_size
+    numbers = min(rows_at_once(shape.vocab_size, device), config.batch_tokens) * shape.vocab_size
     head = shape.vocab_size * shape.dim if config.lora is None else 0
     return _WIDE * (2 * numbers + head)

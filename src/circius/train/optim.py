@@ -33,7 +33,7 @@ class OptimizerConfig:
         moments take a quarter of the memory (bitsandbytes).
     lr: at the schedule's factor 1. muon_lr, embedding_lr: of those parameters, if it is to be another.
     weight_decay: of matrices; norms have none.
-    betas, eps: AdamW's. momentum: Muon's.
+    betas, eps: AdamW's; eps above 0, since what has no gradient would be divided by it. momentum: Muon's.
 
     Raises:
         ConfigError: a value outside its range, or muon_lr without Muon.
@@ -55,6 +55,8 @@ class OptimizerConfig:
             value = getattr(self, name)
             if value is not None and not 0 <= value < float("inf"):
                 raise ConfigError(f"{name} must be 0 or more, got {value!r}")
+        if not self.eps:
+            raise ConfigError("eps must be above 0: without it a gradient of 0 is divided by 0")
         for name, value in (("betas", self.betas[0]), ("betas", self.betas[1]), ("momentum", self.momentum)):
             if not 0 <= value < 1:
                 raise ConfigError(f"{name} must be at least 0 and below 1, got {value!r}")

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 from circius.base.errors import InvalidInputError
 from circius.train.batch import Batch
-from circius.train.example import Example
 from circius.train.source import Source
 
 
@@ -30,13 +29,23 @@ def each_once(source: Source, batch_tokens: int) -> Iterator[Batch]:
     Raises:
         InvalidInputError: an example is too long for a batch, or there are none.
     """
+    for own in groups_that_fit(source, batch_tokens):
+        yield Batch.of([source.example(index) for index in own])
+
+
+def groups_that_fit(source: Source, batch_tokens: int) -> Iterator[list[int]]:
+    """The examples of a source by their number, in their order, as many together as go into a batch.
+
+    Raises:
+        InvalidInputError: an example is too long for a batch, or there are none.
+    """
     check_fits(source, batch_tokens)
-    begun: list[Example] = []
+    begun: list[int] = []
     room = batch_tokens
     for index in range(len(source)):
         room -= source.n_tokens(index)
         if room < 0:
-            yield Batch.of(begun)
+            yield begun
             begun, room = [], batch_tokens - source.n_tokens(index)
-        begun.append(source.example(index))
-    yield Batch.of(begun)
+        begun.append(index)
+    yield begun

@@ -47,17 +47,15 @@ class PairInputs(Inputs[PairBatch]):
         on_progress: Callable[[int, int], None] | None = None,
     ) -> None:
         """Asks the reference, which is the model before its first step, for each answer's log-probability; what it said
-        is kept in `folder`, for when the run goes on.
+        is kept in `folder`, for when the run goes on. Every process calls this, with the whole model.
 
         Raises:
             StorageError: it cannot be kept.
         """
         pairs = [pair for source in self.sources for pair in source.pairs]
-        found = None
-        if world.is_first:
-            found = reference_log_probs(model, pairs, batch_tokens=batch_tokens, folder=folder, on_progress=on_progress)
-        found = world.from_first(found)
-        assert found is not None
+        found = reference_log_probs(
+            model, pairs, batch_tokens=batch_tokens, world=world, folder=folder, on_progress=on_progress
+        )
         begin = 0
         for source in self.sources:
             source.reference = found[begin : begin + len(source)]
@@ -77,8 +75,7 @@ def open_pair_inputs(config: RunConfig, template: FindTemplate) -> PairInputs:
     notes: list[str] = []
     for name, described in named_sources(config):
         pairs, n_dropped = read(files_of(Path(described.path).expanduser()), name=name)
-        if n_dropped:
-            notes.append(f"{name}: {n_dropped} of {n_dropped + len(pairs)} pairs are too long and left out")
+        notes += _losses(name, n_dropped, len(pairs))
         kept = list(range(len(pairs)))
         if config.evaluation.share:
             kept, apart = apart_indices(len(pairs), config.evaluation.share, seed=config.seed, name=name)
@@ -86,7 +83,9 @@ def open_pair_inputs(config: RunConfig, template: FindTemplate) -> PairInputs:
         train.append(PairSource(name, [pairs[index] for index in kept]))
     for described in config.evaluation.sources:
         path = Path(described.path).expanduser()
-        held_out.append(PairSource(path.name, read(files_of(path), name=path.name)[0]))
+        pairs, n_dropped = read(files_of(path), name=path.name)
+        notes += _losses(path.name, n_dropped, len(pairs))
+        held_out.append(PairSource(path.name, pairs))
     return PairInputs(
         new_stream=lambda: PairStream(
             train, weights=weights_of(config), batch_tokens=config.batch_tokens, seed=config.seed
@@ -98,3 +97,8 @@ def open_pair_inputs(config: RunConfig, template: FindTemplate) -> PairInputs:
         notes=notes,
         sources=[*train, *held_out],
     )
+
+
+def _losses(name: str, n_dropped: int, n_kept: int) -> list[str]:
+    """A sentence on pairs that are not among the examples, if there are such."""
+    return [f"{name}: {n_dropped} of {n_dropped + n_kept} pairs are too long and left out"] if n_dropped else []

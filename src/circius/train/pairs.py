@@ -14,7 +14,7 @@ from circius.train.batch import Batch
 from circius.train.dpo import Pair, PreferenceConfig, answer_lengths, pair_batch, pair_log_probs, preference_loss
 from circius.train.example import Example
 from circius.train.objective import Objective, Summed
-from circius.train.packing import check_fits
+from circius.train.packing import groups_that_fit
 from circius.train.preferences import Preference, read_preferences
 from circius.train.records import Problem, refuse
 from circius.train.stream import Stream
@@ -127,16 +127,8 @@ def judged_once(source: PairSource, batch_tokens: int) -> Iterator[PairBatch]:
     Raises:
         InvalidInputError: a pair is too long for a batch.
     """
-    check_fits(source, batch_tokens)
-    begun: list[tuple[Pair, Tensor]] = []
-    room = batch_tokens
-    for index in range(len(source)):
-        room -= source.n_tokens(index)
-        if room < 0:
-            yield PairBatch.of(begun)
-            begun, room = [], batch_tokens - source.n_tokens(index)
-        begun.append(source.judged(index))
-    yield PairBatch.of(begun)
+    for own in groups_that_fit(source, batch_tokens):
+        yield PairBatch.of([source.judged(index) for index in own])
 
 
 def _encoded(preference: Preference, template: ChatTemplate) -> Pair:

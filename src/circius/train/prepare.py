@@ -90,6 +90,7 @@ def prepare(
 
     on_progress: called with the bytes of text encoded and the bytes there are in all.
     n_workers: processes that encode; the files come out the same.
+    overwrite: write in any case, in the place of what is there, be it of the same texts.
 
     Raises:
         InvalidInputError: a file or a document that cannot be read, no documents, or none to hold out.
@@ -108,7 +109,7 @@ def prepare(
         **asdict(reading),
         "sources": [_described(file) for file in files],
     }
-    if (before := _made_before(target, meta)) is not None:
+    if not overwrite and (before := _made_before(target, meta)) is not None:
         return Prepared(folder=target, meta=before, was_there=True)
     scan = _scan(files, reading)
     n_bytes = (

@@ -21,7 +21,7 @@ from circius.weights.memory import available_bytes
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """template: of conversations; None for texts. notes: what one should know, one sentence each."""
+    """template: of conversations; None where there are none. notes: what one should know, one sentence each."""
 
     config: RunConfig
     start: Start
@@ -56,12 +56,21 @@ def prepare(config: RunConfig, world: World) -> Prepared:
     config = with_base(config)
     start = open_start(config)
     check_split(start.shape.n_kv_heads, start.shape.hidden_dim, world.n_tensor)
-    template = start.template(config.template) if config.kind != "pretrain" else None
+    templates: list[ChatTemplate] = []
+
+    def find_template() -> ChatTemplate:
+        if not templates:
+            templates.append(start.template(config.template))
+        return templates[0]
+
     inputs: Inputs[Any]
     if config.kind == "dpo":
-        inputs = open_pair_inputs(config, lambda: start.template(config.template))
+        inputs = open_pair_inputs(config, find_template)
     else:
-        inputs = open_inputs(config, start.tokenizer, lambda: start.template(config.template))
+        inputs = open_inputs(config, start.tokenizer, find_template)
+    if config.kind != "pretrain" and config.samples.prompts:
+        find_template()  # what a user says is told in it, whatever is learnt
+    template = templates[0] if templates else None
     _check_evaluation(config, inputs)
     plan = estimate(inputs, config, shape=start.shape, n_data=world.n_data, device=world.device.type)
     plan.check(_free_bytes(world), config)  # before batches are counted, which with endless ones would never end

@@ -68,8 +68,13 @@ def _found(name: str) -> Path:
     for folder in folders:
         if (folder / f"{name}.py").is_file():
             return folder / f"{name}.py"
-    known = sorted({file.stem for folder in folders for file in folder.glob("*.py")})
+    known = sorted({file.stem for folder in folders for file in folder.glob("*.py") if _is_recipe(file)})
     raise ConfigError(f"there is no recipe {name!r}: name a file, or one of {', '.join(known) or 'none that is here'}")
+
+
+def _is_recipe(file: Path) -> bool:
+    """Whether it looks like one; what makes data for recipes lies beside them."""
+    return "def config(" in file.read_text(encoding="utf-8", errors="replace")
 
 
 def _folders() -> Sequence[Path]:

@@ -152,10 +152,10 @@ def _lines(file: Path, on_problem: OnProblem) -> Iterator[Record]:
             try:
                 text = decoded(raw).strip()
                 value = json.loads(text)
-            except (json.JSONDecodeError, RecursionError) as error:
-                on_problem(Problem(place, f"not JSON: {_why(error)}; a line of a jsonl file is {_ONE_OBJECT}"))
             except InvalidInputError as error:
                 on_problem(Problem(place, str(error)))
+            except (ValueError, RecursionError) as error:
+                on_problem(Problem(place, f"not JSON: {_why(error)}; a line of a jsonl file is {_ONE_OBJECT}"))
             else:
                 if isinstance(value, dict):
                     yield Record(place, value, text)
@@ -183,7 +183,9 @@ def _array_items(file: Path, on_problem: OnProblem) -> Iterator[Record]:
     except json.JSONDecodeError as error:
         why = f"not JSON: {_why(error)}; nothing after it can be read: mend the array there"
         on_problem(Problem(Place(file, error.lineno), why))
-    except RecursionError as error:
+    except InvalidInputError:  # what `on_problem` raised
+        raise
+    except (ValueError, RecursionError) as error:
         on_problem(Problem(Place(file, line), f"not JSON: {_why(error)}; nothing after it can be read"))
 
 
@@ -229,10 +231,10 @@ def _no_object(value: Any) -> str:
     return f"{kind_of(value)}, where {_ONE_OBJECT} is expected"
 
 
-def _why(error: json.JSONDecodeError | RecursionError) -> str:
+def _why(error: ValueError | RecursionError) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg} at column {error.colno}"
-    return "nested too deeply"
+    return "nested too deeply" if isinstance(error, RecursionError) else "a number of too many digits"
 
 
 def _parquet_rows(file: Path) -> Iterator[Record]:

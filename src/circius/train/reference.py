@@ -17,6 +17,7 @@ from circius.base.errors import CheckpointError
 from circius.model import Transformer
 from circius.train.dpo import Pair, pair_batches, pair_log_probs
 from circius.train.lora import enabled
+from circius.train.world import World
 from circius.weights.target import new_file
 
 _KEY = "log_probs"
@@ -30,6 +31,7 @@ def reference_log_probs(
     pairs: Sequence[Pair],
     *,
     batch_tokens: int,
+    world: World | None = None,
     folder: Path | None = None,
     on_progress: OnPair | None = None,
 ) -> Tensor:
@@ -37,26 +39,42 @@ def reference_log_probs(
 
     If `model` has trainable pairs, they are left out.
 
+    world: of processes that all call this with the same whole model, and share out the work; None for one alone.
     folder: where they are kept from run to run; None keeps nothing.
 
     Raises:
         InvalidInputError: an answer has nothing to learn.
         CheckpointError: the file there is damaged. StorageError: it cannot be written.
     """
-    file = None if folder is None else folder / f"reference-{fingerprint(model, pairs)}.safetensors"
-    if file is not None and file.is_file():
-        return _read(file, len(pairs))
-    done: list[Tensor] = []
-    with torch.no_grad(), enabled(model, False):
-        for batch in pair_batches(pairs, batch_tokens):
-            done.append(pair_log_probs(model, batch).cpu())
-            if on_progress is not None:
-                on_progress(sum(map(len, done)), len(pairs))
+    world = world or World(device=torch.device("cpu"))
+    file = None
+    if folder is not None and world.is_first:
+        file = folder / f"reference-{fingerprint(model, pairs)}.safetensors"
+    kept = world.from_first(world.together(lambda: None if file is None else _kept(file, len(pairs))))
+    if kept is not None:
+        return kept
+    shares = world.gathered(_share(model, pairs, batch_tokens, world, on_progress))
+    n_batches = sum(map(len, shares))
+    done = [shares[number % world.size][number // world.size] for number in range(n_batches)]
     found = torch.cat(done) if done else torch.empty(0, 2)
-    if file is not None:
-        with new_file(file, n_bytes=found.nbytes, overwrite=True) as path:
-            save_file({_KEY: found}, path)
+    world.together(lambda: None if file is None else _keep(file, found))
     return found
+
+
+def _share(
+    model: Transformer, pairs: Sequence[Pair], batch_tokens: int, world: World, on_progress: OnPair | None
+) -> list[Tensor]:
+    """This process's part: of the batches that one alone would compute, every so many."""
+    own: list[Tensor] = []
+    n_passed = 0
+    with torch.no_grad(), enabled(model, False):
+        for number, batch in enumerate(pair_batches(pairs, batch_tokens)):
+            n_passed += len(batch.lengths) // 2
+            if number % world.size == world.rank:
+                own.append(pair_log_probs(model, batch).cpu())
+            if on_progress is not None:
+                on_progress(n_passed, len(pairs))
+    return own
 
 
 def fingerprint(model: Transformer, pairs: Sequence[Pair]) -> str:
@@ -76,7 +94,15 @@ def fingerprint(model: Transformer, pairs: Sequence[Pair]) -> str:
     return digest.hexdigest()
 
 
-def _read(file: Path, n_pairs: int) -> Tensor:
+def _keep(file: Path, found: Tensor) -> None:
+    with new_file(file, n_bytes=found.nbytes, overwrite=True) as path:
+        save_file({_KEY: found}, path)
+
+
+def _kept(file: Path, n_pairs: int) -> Tensor | None:
+    """What was kept in a file; None if there is none."""
+    if not file.is_file():
+        return None
     try:
         found = load_file(file).get(_KEY)
     except (OSError, SafetensorError) as error:

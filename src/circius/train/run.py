@@ -199,7 +199,10 @@ class _Course:
             return
         best = [one for one in find_checkpoints(self._pieces.checkpoints) if one.step == standing.best_step]
         if not best:
-            raise CheckpointError(f"the checkpoint of step {standing.best_step}, the best one, is gone")
+            raise CheckpointError(
+                f"the checkpoint of step {standing.best_step}, the best one, is gone, or the disk was full when it was "
+                "due: ask for the last weights (checkpoints.export=last)"
+            )
         best[0].read("model", self._loop.trained)
 
     def _close_folder(self, outcome: Outcome) -> None:

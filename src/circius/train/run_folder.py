@@ -91,21 +91,7 @@ class RunFolder:
         Raises:
             StorageError: somebody is at work in it.
         """
-        try:
-            import fcntl
-        except ModuleNotFoundError:  # Windows
-            yield
-            return
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            file = (self.path / _LOCK_FILE).open("w")
-        except OSError as error:
-            raise StorageError(f"cannot write {self.path}: {error.strerror}") from error
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise StorageError(f"{self.path}: another process is at work on this run; wait for it") from error
+        with _locked(self.path):
             yield
 
 
@@ -132,17 +118,18 @@ def move_aside(path: Path) -> Path | None:
 
     Raises:
         InvalidInputError: it holds something else than a run.
-        StorageError: it cannot be renamed.
+        StorageError: it cannot be renamed, or somebody is at work in it.
     """
     if not path.exists():
         return None
     if read_record(path) is None:
         _check_empty(path)
     free = next(aside for n in range(1, 10**6) if not (aside := path.with_name(f"{path.name}.old-{n}")).exists())
-    try:
-        return path.rename(free)
-    except OSError as error:
-        raise StorageError(f"cannot move {path} aside: {error.strerror}") from error
+    with _locked(path):
+        try:
+            return path.rename(free)
+        except OSError as error:
+            raise StorageError(f"cannot move {path} aside: {error.strerror}") from error
 
 
 def config_hash(content: Mapping[str, Any]) -> str:
@@ -167,6 +154,27 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "command": " ".join(["circius", *sys.argv[1:]]),
     }
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Holds the lock of a run's folder, which comes into being with it."""
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # Windows
+        yield
+        return
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        file = (path / _LOCK_FILE).open("w")
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise StorageError(f"{path}: another process is at work on this run; wait for it") from error
+        yield
 
 
 def _check_same(path: Path, record: Mapping[str, Any], config: RunConfig) -> None:

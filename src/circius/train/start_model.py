@@ -53,7 +53,7 @@ def open_start(config: RunConfig) -> Start:
 
     Raises:
         ModelNotFoundError, CheckpointError, TokenizerError: they are not there, damaged, or do not belong together.
-        ConfigError: random weights without a tokenizer.
+        ConfigError: random weights without a tokenizer, or for less than seq_len.
     """
     checkpoint, notes = None, []
     if isinstance(config.model, ModelConfig):
@@ -61,7 +61,12 @@ def open_start(config: RunConfig) -> Start:
         if config.tokenizer is None:
             raise ConfigError(
                 "a model that begins with random weights needs a tokenizer: name the one that the shards were made "
-                "with (`circius data tokenizer` makes one)"
+                "with (`circius tokenizer train` makes one)"
+            )
+        if config.seq_len > shape.context_len:
+            raise ConfigError(
+                f"seq_len is {config.seq_len}, and the model that begins with random weights has a context_len of "
+                f"{shape.context_len}, past which it will never be asked: give it a longer one, or a shorter seq_len"
             )
     else:
         checkpoint = open_checkpoint(resolve(config.model))
@@ -132,12 +137,13 @@ def random_model(shape: ModelConfig, init: InitConfig, *, seed: int) -> Transfor
     return model
 
 
-def frozen_digest(model: Transformer) -> str:
-    """A name for what is not trained: of every such tensor the shape and some thousand numbers spread over it."""
+def start_digest(model: Transformer, *, only_frozen: bool) -> str:
+    """A name for what a run begins with: of every tensor, or of those that are not trained, the shape and some thousand
+    numbers spread over it."""
     digest = hashlib.blake2b(digest_size=16)
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     for name, tensor in model.state_dict().items():
-        if name not in trained:
+        if not only_frozen or name not in trained:
             flat = tensor.detach().reshape(-1)
             some = flat[:: max(1, len(flat) // _DIGESTED)].cpu().contiguous()
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())

@@ -8,8 +8,10 @@ import pytest
 
 from circius.base.errors import InvalidInputError
 from circius.cli.main import app
+from circius.cli.moderate_measure import _answers
 from circius.evals.data.catalogue import find_part
 from circius.evals.data.store import write
+from tests.unit.engine.tiny import byte_llm, stopping
 from tests.unit.evals.stub_judge import stub
 from tests.unit.moderate.test_measure import write_sets
 
@@ -123,3 +125,32 @@ def test_an_arena_with_a_judge(tiny: Path, tmp_path: Path, capsys: Capsys) -> No
     [voter] = found["voters"]
     assert (voter["votes"], voter["first_wins"], voter["judged_twice"], voter["agreed"]) == (4, 1.0, 2, 0)
     assert [model["score"] for model in voter["models"]] == [pytest.approx(1000)] * 2
+
+
+def test_answers_that_ctrl_c_cut_short_are_not_kept(tmp_path: Path) -> None:
+    llm = byte_llm(tmp_path)
+    with stopping(llm.model), pytest.raises(KeyboardInterrupt):
+        _answers(llm, ["One", "Two"], False, max_tokens=16)
+    assert len(_answers(llm, ["One", "Two"], False, max_tokens=2)) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["moderate", "--check-rules", "--categories=short"], "leave out MODEL and --categories"),
+        (["moderate", "demo", "--check-rules"], "leave out MODEL and --categories"),
+        (["moderate", "demo", "--measure", "--kind=answer"], "--kind answer"),
+        (["arena", "OUT", "--prompts=P", "--model=demo", "--endpoint-key-env=X"], "none was given"),
+        (["arena", "OUT", "--prompts=P", "--model=demo", "--port=8000"], "give --vote too"),
+        (
+            ["arena", "OUT", "--prompts=P", "--endpoint=a=http://h", "--endpoint-key-env=NO_SUCH"],
+            "--endpoint-key-env NO",
+        ),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(words: list[str], complaint: str, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("One\n")
+    places = {"OUT": str(tmp_path / "out"), "--prompts=P": f"--prompts={prompts}"}
+    with pytest.raises(InvalidInputError, match=complaint):
+        call(*(places.get(word, word) for word in words))

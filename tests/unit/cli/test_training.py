@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -47,6 +48,10 @@ def test_what_is_missing(capsys: pytest.CaptureFixture[str], model: Path, chats:
     assert "--recipe is missing" in _said(capsys, "pretrain", *out)
     assert "the recipe story is for `circius pretrain`" in _said(capsys, "finetune", "--recipe=story", *out)
     assert "the recipe demo_lora is for `circius finetune`" in _said(capsys, "pretrain", "--recipe=demo_lora", *out)
+    for option in ("--rank=8", "--alpha=8"):
+        assert "--rank and --alpha are of an adapter" in _said(capsys, "finetune", model, chats, *out, option)
+    for verb in (["finetune", model, chats], ["dpo", model, chats], ["pretrain", "--recipe=story"]):
+        assert "give one of them" in _said(capsys, *verb, *out, "--epochs=2", "--steps=3")
     assert "--report-only needs --out" in _said(capsys, "pretrain", "--report-only")
     assert "is not the folder of a run" in _said(capsys, "pretrain", "--report-only", "--out", tmp_path)
     assert not (tmp_path / "run").exists()
@@ -91,6 +96,42 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(
     assert plan["seconds"] > 0
     assert any("are few to learn from" in note for note in plan["notes"])
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_check_says_what_training_would_take(
+    capsys: pytest.CaptureFixture[str], model: Path, chats: Path, tmp_path: Path
+) -> None:
+    def shown(*arguments: object) -> dict[str, Any]:
+        capsys.readouterr()
+        assert run([*map(str, arguments), "--template=v1", "--json"]) == 0
+        found: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return found
+
+    whole, adapter = shown("data", "check", chats, "--model", model)["training"]
+    assert (whole["verb"], whole["options"], adapter["options"]) == ("finetune", [], ["--lora"])
+    for told, option in ((whole, "--threads=1"), (adapter, "--lora")):
+        plan = shown("finetune", model, chats, "--dry-run", "--probe", option)
+        assert told["memory_bytes"] == plan["memory_bytes"]
+        assert told["steps"] == pytest.approx(plan["steps"], abs=1)
+        assert 0 < told["least_seconds"] < 2 * plan["seconds"], "nothing is faster than the products alone"
+    long = tmp_path / "long.jsonl"
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo" * 90}]
+    long.write_text(json.dumps({"messages": turns}))
+    assert shown("data", "check", long, "--model", model)["training"][0]["options"] == ["--seq-len=199"]
+    assert shown("data", "check", chats, "--model", model / "tokenizer.json")["training"] == []
+
+
+def test_torchrun_starts_a_run_again_without_beginning_anew(
+    model: Path, chats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command still says --restart, which was obeyed by the processes of which one died."""
+    arguments = ["finetune", model, chats, "--template=v1", "--seq-len=64", "--steps=1", "--lora", "--restart", "-q"]
+    command = [*map(str, arguments), f"--out={tmp_path / 'run'}"]
+    assert [run(command), run(command)] == [0, 0]
+    assert (tmp_path / "run.old-1").is_dir()
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert run(command) == 0
+    assert not (tmp_path / "run.old-2").exists()
 
 
 def test_what_does_not_fit_is_refused(capsys: pytest.CaptureFixture[str], model: Path, chats: Path) -> None:

@@ -1,6 +1,7 @@
 """Real tokenizers on tiny random models: the smallest things that the engine runs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from circius.base.config import Window
@@ -45,3 +46,21 @@ def mistral_llm(version: str = "v3", *, window: Window = None, context: int = 40
 
 def answer_ids(llm: LLM, prompt: Sequence[int], params: SamplingParams) -> list[int]:
     return llm.generate(prompt, params)[0].outputs[0].token_ids
+
+
+@contextmanager
+def stopping(model: Transformer, *, after: int = 2) -> Iterator[None]:
+    """Inside, Ctrl-C comes in the forward after so many."""
+    n_seen = 0
+
+    def hook(*_: object) -> None:
+        nonlocal n_seen
+        n_seen += 1
+        if n_seen > after:
+            raise KeyboardInterrupt
+
+    handle = model.register_forward_pre_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,6 +1,7 @@
 """A model behind a real server: the same numbers as in this process, and servers that are busy, away or of no use."""
 
 import json
+import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -190,3 +191,31 @@ def test_nothing_is_asked_after_the_first_error(tmp_path: Path) -> None:
     with _server(respond) as url, pytest.raises(ServerError, match="answered 400: no"):
         EndpointModel(JsonClient(url), "m", concurrency=2).texts(asks)
     assert n_asked < 50
+
+
+@pytest.mark.parametrize(
+    "logprobs",
+    [
+        [1.0],
+        {"token_logprobs": [None, -1.0], "text_offset": [0]},
+        {"token_logprobs": [None, "x"], "text_offset": [0, 1], "top_logprobs": [None, {" b": -1.0}]},
+        {"token_logprobs": [None, -math.inf], "text_offset": [0, 1]},
+        {"token_logprobs": [None, -1.0], "text_offset": [0, None]},
+    ],
+)
+def test_log_probabilities_that_cannot_be_used_are_told(logprobs: Any) -> None:
+    said = {"choices": [{"text": "a b", "logprobs": logprobs}]}
+    with _server(lambda n, body, headers: (200, said, {})) as url, pytest.raises(ServerError):
+        EndpointModel(JsonClient(url), "m").loglikelihoods([Choices.after("a", [" b", " c"])])
+
+
+def test_what_a_server_cannot_tell_is_not_asked() -> None:
+    seen: list[int] = []
+
+    def respond(n: int, body: dict[str, Any], headers: dict[str, str]) -> tuple[int, Any, dict[str, str]]:
+        seen.append(n)
+        return 200, _choice("x"), {}
+
+    with _server(respond) as url, pytest.raises(InvalidInputError, match="needs a context"):
+        EndpointModel(JsonClient(url), "m").loglikelihoods([Choices.after(" ", ["a", "b"])])
+    assert seen == []

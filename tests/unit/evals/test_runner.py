@@ -220,6 +220,27 @@ def test_damaged_lines_are_named(small: Sources, tiny: EngineModel, tmp_path: Pa
     file.write_bytes(b"{}}\n" + lines[1])
     with pytest.raises(CirciusError, match="line 1 is damaged"):
         run(tiny, _exams(small, "openbookqa"), folder)
+    for broken in (b"[]", b"{}", b'{"id": "q1", "values": 3, "asks": []}', b'{"id": "q1", "values": {"raw": "x"}}'):
+        file.write_bytes(lines[0] + broken + b"\n")
+        with pytest.raises(CirciusError, match=r"line 2 is damaged .*delete the file"):
+            run(tiny, _exams(small, "openbookqa"), folder)
+
+
+def test_items_that_nobody_can_place_are_not_taken_for_this_model(
+    small: Sources, tiny: EngineModel, tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path)
+    run(tiny, _exams(small, "openbookqa"), folder)
+    (tmp_path / "record.json").unlink()
+    with pytest.raises(CirciusError, match=r"has items but no record\.json"):
+        run(tiny, _exams(small, "openbookqa"), folder)
+
+
+def test_a_report_without_examples_quotes_no_data_set(whole: RunFolder) -> None:
+    assert "What do bees make?" in html_report(whole)
+    page = html_report(whole, examples=False)
+    assert "What do bees make?" not in page
+    assert "minus_unconditional (the task&#x27;s own)" in page
 
 
 def test_progress_never_goes_back(small: Sources, tiny: EngineModel, tmp_path: Path) -> None:

@@ -33,7 +33,8 @@ TIMED = ("seconds", "tokens_per_s", "mfu", "waited", "memory_bytes")
 
 
 def write_data(folder: Path) -> None:
-    """A tokenizer of bytes in `folder/tok`, `folder/shards`, a tenth of them held out, and `folder/chats.jsonl`."""
+    """A tokenizer of bytes in `folder/tok`, `folder/shards`, a tenth of them held out, `folder/chats.jsonl` and
+    `folder/pairs.jsonl`."""
     (folder / "tok").mkdir(parents=True)
     write_byte_tokenizer(folder / "tok")
     texts = [f"Story {n}: the wind {n * 7 % 13} {'sang' if n % 2 else 'slept'} over hill {n % 5}." for n in range(150)]
@@ -44,6 +45,8 @@ def write_data(folder: Path) -> None:
         for n in range(40)
     )
     (folder / "chats.jsonl").write_text("\n".join(map(json.dumps, chats)), encoding="utf-8")
+    pairs = ({"prompt": f"Say {n}.", "chosen": f"Here: {n}.", "rejected": "No."} for n in range(40))
+    (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)), encoding="utf-8")
     prepare(
         [folder / "texts.jsonl"],
         load_tokenizer(folder / "tok"),

@@ -52,6 +52,13 @@ def test_counts_are_what_training_reads(tmp_path: Path) -> None:
     assert (one.form, one.n_problems, one.unused_keys) == ("messages", 0, {"id": 2, "x": 1})
 
 
+def test_texts_are_not_corrected_to_nothing(tmp_path: Path) -> None:
+    file, out = written(tmp_path, {"text": "one"}, {"txt": "two"}), io.StringIO()
+    with pytest.raises(InvalidInputError, match=r"rows\.jsonl holds texts, which are not corrected"):
+        checked(file, corrected={file: out})
+    assert len(checked(file).problems) == 1
+
+
 def test_every_problem_has_its_line_and_spoils_nothing(tmp_path: Path) -> None:
     bad = {"messages": [{"role": "bot", "content": "Hi"}]}
     file = written(tmp_path, {"messages": HI}, "{", bad, {"messages": HI}, [1], {"messages": HI[:1]}, {"messages": HI})

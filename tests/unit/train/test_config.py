@@ -12,6 +12,8 @@ from circius.model.adapter import AdapterConfig
 from circius.train.config import (
     CheckpointConfig,
     EvaluationConfig,
+    InitConfig,
+    ParallelConfig,
     RunConfig,
     SampleConfig,
     ScheduleConfig,
@@ -47,7 +49,14 @@ BASE = RunConfig(
         ({"n_steps": None, "n_epochs": 0.0}, "n_epochs must be above 0"),
         ({"clip": 0.0}, "clip must be above 0 or none"),
         ({"z_loss": -1.0}, "z_loss must be 0 or more"),
-        ({"seed": -1}, "seed must be 0 or more"),
+        ({"seed": -1}, "seed must be a whole number from 0 to 4294967295, got -1"),
+        ({"seed": 2**48}, "seed must be a whole number from 0 to 4294967295"),
+        ({"dtype": "bf16"}, "dtype must be one of float32, bfloat16, got 'bf16'"),
+        ({"template": "v4"}, "template must be one of auto, v1, v2, v3, model, got 'v4'"),
+        ({"too_long": "cut"}, "too_long must be one of error, drop, split, got 'cut'"),
+        ({"quantize": "int8"}, "quantize must be one of int4, nf4, got 'int8'"),
+        ({"trackers": ("wandb", "wand")}, "trackers must be one of tensorboard, wandb, mlflow, got 'wand'"),
+        ({"kind": "dpo", "too_long": "split"}, "a pair of answers is whole, or left out (drop)"),
         ({"model": PRESETS["v0.1"]}, "a finetune run begins with trained weights"),
         ({"quantize": "nf4"}, "quantize freezes the weights, so something must be trained beside them: give lora"),
         (
@@ -75,6 +84,14 @@ def test_what_its_parts_cannot_be() -> None:
         EvaluationConfig(every=0)
     with pytest.raises(ConfigError, match=r"evaluation.share must be at least 0 and below 1"):
         EvaluationConfig(share=1.0)
+    with pytest.raises(ConfigError, match=r"evaluation.least_gain must be 0 or more, got -0.1"):
+        EvaluationConfig(least_gain=-0.1)
+    with pytest.raises(ConfigError, match=r"checkpoints.export must be one of last, best, got 'beast'"):
+        CheckpointConfig(export="beast", keep_best=True)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"parallel.sharing must be one of copies, shards, got 'shard'"):
+        ParallelConfig(sharing="shard")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"init.residual must be one of scaled, zero, plain, got 'zeros'"):
+        InitConfig(residual="zeros")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"samples.temperature must be above 0"):
         SampleConfig(temperature=0.0)
     with pytest.raises(ConfigError, match=r'checkpoints.export "best" needs checkpoints.keep_best'):
@@ -174,6 +191,9 @@ def test_recipes_are_found_and_checked(tmp_path: Path) -> None:
         load_recipe(str(tmp_path / "broken.py"))
     with pytest.raises(ConfigError, match=r"there is no recipe 'nowhere': name a file, or one of .*story"):
         load_recipe("nowhere")
+    with pytest.raises(ConfigError) as caught:
+        load_recipe("nowhere")
+    assert "story_texts" not in str(caught.value), "what makes a recipe's data is no recipe"
     (tmp_path / "run.json").write_text(json.dumps({"config": to_json(BASE)}))
     assert load_recipe(str(tmp_path)) == BASE
     (tmp_path / "bad.json").write_text("{")

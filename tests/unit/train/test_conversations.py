@@ -130,6 +130,8 @@ def test_what_is_refused(tmp_path: Path, row: Any, problem: str) -> None:
     [
         ({"conversations": [{"from": "human"}]}, "messages[0]: a turn of the form sharegpt has 'from' and 'value'"),
         ({"conversations": [{"from": "narrator", "value": "x"}]}, "messages[0]: from is 'narrator'; human, user, gpt"),
+        ({"conversations": [{"from": ["gpt"], "value": "x"}]}, "messages[0]: from is ['gpt']; human, user, gpt"),
+        ({"instruction": "x", "output": "y", "history": 5}, "'history' is a number, where a list of pairs is expected"),
         ({"instruction": 3, "output": "x"}, "'instruction' is a number, where text is expected"),
         ({"instruction": "x", "output": "y", "history": ["ab"]}, "history[0] is not a pair"),
         ({"prompt": 3, "response": "x"}, "'prompt' is a number, where text or a list of messages is expected"),

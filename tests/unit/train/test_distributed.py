@@ -6,10 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from circius.base.errors import ConfigError
 from circius.train.checkpoint import find_checkpoints
@@ -21,9 +23,11 @@ from circius.train.run_folder import read_record
 from circius.train.stored_state import WHOLE_FILE
 from circius.train.world import World
 from tests.unit.train.runs import all_close, lines_of, losses_of, same_bits, tensors_of, worst
-from tests.unit.train.two_processes import adapter, shared
+from tests.unit.train.two_processes import adapter, preferences, shared
 
 TIMEOUT_S = 150
+SHOWN = {"train": ("loss", "grad_norm", "lr", "n", "tokens"), "eval": ("loss", "bits_per_byte")}
+"""What two runs must agree in, by kind of line."""
 
 
 def torchrun(*arguments: str | Path, restarts: int = 0) -> subprocess.Popen[str]:
@@ -41,6 +45,7 @@ def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("alone")
     train(shared(data), out / "run")
     train(adapter(data, out / "run" / "model"), out / "adapter")
+    train(preferences(data, out / "run" / "model"), out / "preferences")
     return out
 
 
@@ -58,10 +63,10 @@ def together(data: Path, alone: Path, tmp_path_factory: pytest.TempPathFactory) 
     return out
 
 
-def _same_course(one: Path, other: Path, *, steps: slice = slice(None)) -> None:
+def _same_course(one: Path, other: Path, *, steps: slice = slice(None), kinds: Sequence[str] = tuple(SHOWN)) -> None:
     """Losses, gradient norms and evaluations agree to a millionth."""
-    for kind, names in (("train", ("loss", "grad_norm", "lr", "n", "tokens")), ("eval", ("loss", "bits_per_byte"))):
-        for name in names:
+    for kind in kinds:
+        for name in SHOWN[kind]:
             figures = [[line[name] for line in lines_of(run, kind)] for run in (one, other)]
             if kind == "train":
                 figures = [own[steps] for own in figures]
@@ -114,6 +119,16 @@ def test_an_adapter_of_two_processes_is_whole(alone: Path, together: Path) -> No
     own = tensors_of(together / "adapter" / "adapter")
     assert worst(tensors_of(alone / "adapter" / "adapter"), own) < 1e-6
     assert any(float(tensor.abs().max()) > 0 for name, tensor in own.items() if "lora_B" in name)
+
+
+def test_two_processes_ask_the_reference_half_each(alone: Path, together: Path) -> None:
+    """A first one that asked for all of them would keep the others waiting, longer than they wait."""
+    kept = [load_file(next((out / "preferences").glob("reference-*"))) for out in (alone, together)]
+    assert worst(*kept) < 1e-4
+    asked = [int((together / f"asked-{rank}").read_text()) for rank in (0, 1)]
+    assert sum(asked) >= 4
+    assert abs(asked[0] - asked[1]) <= 1
+    _same_course(alone / "preferences", together / "preferences", kinds=["train"])
 
 
 def test_what_processes_cannot_share_is_said_before(data: Path) -> None:

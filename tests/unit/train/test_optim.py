@@ -224,6 +224,7 @@ def test_without_bitsandbytes_there_are_no_8_bits(monkeypatch: pytest.MonkeyPatc
         ({"kind": "sgd"}, "an optimiser is adamw, muon, adamw8bit, got 'sgd'"),
         ({"lr": -1.0}, "lr must be 0 or more, got -1.0"),
         ({"lr": math.inf}, "lr must be 0 or more, got inf"),
+        ({"eps": 0.0}, "eps must be above 0"),
         ({"betas": (0.9, 1.0)}, "betas must be at least 0 and below 1, got 1.0"),
         ({"muon_lr": 0.1}, "muon_lr is for kind 'muon', the kind is 'adamw'"),
     ],

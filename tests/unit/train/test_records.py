@@ -84,6 +84,8 @@ def test_faults_in_jsonl_do_not_end_it(tmp_path: Path) -> None:
         ('[{"a": 1}', 1, "1: not JSON: a comma or the end of the array"),
         ('[{"a": 1}]\n]', 1, "2: not JSON: something follows the end of the array at column 1"),
         ('{\n"a": 1\n}', 0, "1: an object that goes on over several lines"),
+        ('[{"a": 1},\n' + "9" * 5000 + "]", 1, "1: not JSON: a number of too many digits; nothing after it"),
+        ('{"a": ' + "9" * 5000 + '}\n{"a": 1}', 1, "1: not JSON: a number of too many digits; a line of"),
     ],
 )
 def test_faults_in_json(tmp_path: Path, text: str, n_read: int, problem: str) -> None:
@@ -98,6 +100,12 @@ def test_an_empty_array_and_an_empty_file(tmp_path: Path) -> None:
     for text in ("[]", "[ \n ]", "", "\n\n"):
         (tmp_path / "rows.json").write_text(text)
         assert read(tmp_path / "rows.json") == ([], [])
+
+
+def test_the_first_problem_of_an_array_is_said_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_text("[5]")
+    with pytest.raises(InvalidInputError, match=r"rows\.json:1: a number, where an object"):
+        list(read_records(tmp_path / "rows.json"))
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

@@ -123,6 +123,18 @@ def test_restarting_moves_the_old_run_aside(data: Path, tmp_path: Path) -> None:
     assert len(lines_of(tmp_path / "run.old-1", "train")) == 1
 
 
+def test_a_run_that_is_at_work_is_not_moved_aside(data: Path, tmp_path: Path) -> None:
+    """It would go on writing where the new one begins."""
+    run = tmp_path / "run"
+    run_in(data, run, "n_steps=1")
+    with (run / ".lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(StorageError, match=r"another process is at work on this run"):
+            train(with_settings(config_of(data), ["n_steps=2", "seed=5"]), run, restart=True)
+    assert sorted(folder.name for folder in tmp_path.iterdir()) == ["run"]
+    assert len(lines_of(run, "train")) == 1
+
+
 def test_a_folder_of_something_else_is_left_alone(data: Path, tmp_path: Path) -> None:
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "dear.txt").write_text("Dear")

@@ -143,6 +143,17 @@ def test_a_folder_of_the_same_texts_is_left_alone(tmp_path: Path) -> None:
     assert other.count("train", "documents") == first.count("train", "documents") + 1
 
 
+def test_a_damaged_folder_is_made_again_where_that_is_asked_for(tmp_path: Path) -> None:
+    """As the error of a damaged folder advises."""
+    file = written(tmp_path, TEXTS)
+    prepare([file], mistral("v1"), tmp_path / "shards")
+    (tmp_path / "shards" / shards.tokens_file("train", 0)).unlink()
+    with pytest.raises(InvalidInputError, match=r"prepare the folder again \(`circius data prepare --force`\)"):
+        shards.Shards(tmp_path / "shards", mistral("v1"))
+    assert not prepare([file], mistral("v1"), tmp_path / "shards", overwrite=True).was_there
+    assert len(shards.Shards(tmp_path / "shards", mistral("v1"))) > 0
+
+
 def test_an_error_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_text("fine")
     (tmp_path / "c.txt").write_bytes(b"\xff")

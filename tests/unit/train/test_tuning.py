@@ -1,6 +1,8 @@
 """Fine-tuning and DPO from end to end, on a tiny model: all weights, adapters, adapters beside weights in few bits."""
 
 import json
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from circius import LLM, SamplingParams
 from circius.base.config import ModelConfig
 from circius.base.errors import CheckpointError, CirciusError, ConfigError, InvalidInputError
 from circius.model.adapter import AdapterConfig
-from circius.text import write_byte_tokenizer
+from circius.text import load_tokenizer, write_byte_tokenizer
 from circius.train.config import RunConfig, SourceConfig
 from circius.train.dpo import PreferenceConfig
 from circius.train.optim import OptimizerConfig
@@ -20,7 +22,7 @@ from circius.train.recipe import with_settings
 from circius.train.run import plan_run, train
 from circius.weights.adapter import read_adapter
 from circius.weights.init import init_checkpoint
-from tests.unit.train.runs import lines_of, losses_of, same_bits, tensors_of
+from tests.unit.train.runs import config_of, lines_of, losses_of, same_bits, tensors_of
 
 SHAPE = ModelConfig(
     dim=64,
@@ -202,6 +204,71 @@ def test_the_same_examples_are_held_out_every_time(model: Path, chats: Path) -> 
     assert held_out[0] == held_out[1]
     [train_counts, held_counts] = prepared[0].inputs.counts
     assert (train_counts.n_examples, held_counts.n_examples) == (27, 3)
+
+
+def test_a_conversation_is_held_out_whole(model: Path, tmp_path: Path) -> None:
+    """Too long ones become several examples, and none of them is trained on while another one is held out."""
+    long = [[message for turn in range(8) for message in _chat(f"{n}?{turn}", "x" * 20)["messages"]] for n in range(20)]
+    _write(tmp_path / "long.jsonl", [{"messages": messages} for messages in long])
+    config = _config(model, tmp_path / "long.jsonl", "too_long=split", "evaluation.share=0.2")
+    inputs = plan_run(config, probes=False).inputs
+    tokenizer = load_tokenizer(model)
+    heard = [
+        {int(n) for batch in batches for n in re.findall(r"(\d+)\?", tokenizer.decode(batch.tokens.tolist()))}
+        for batches in (inputs.held_out[0].batches(), inputs.new_stream().next(60))
+    ]
+    assert len(heard[0]) == 4
+    assert heard[0] | heard[1] == set(range(20))
+    assert not heard[0] & heard[1]
+
+
+def test_what_is_left_out_of_held_out_files_is_told(model: Path, chats: Path, pairs: Path, tmp_path: Path) -> None:
+    _write(tmp_path / "chats.jsonl", [_chat("Hi", "Yo"), _chat("Hi", "x" * 200)])
+    _write(tmp_path / "pairs.jsonl", [{"prompt": "a", "chosen": "b", "rejected": c} for c in ("c", "c" * 200)])
+    for kind, data, own in (("finetune", chats, "chats.jsonl"), ("dpo", pairs, "pairs.jsonl")):
+        sources = (SourceConfig(path=str(tmp_path / own)),)
+        config = _config(model, data, "too_long=drop", kind=kind)
+        notes = plan_run(replace(config, evaluation=replace(config.evaluation, sources=sources)), probes=False).notes
+        assert any(note.startswith(f"{own}: 1 of 2 ") and note.endswith("left out") for note in notes)
+
+
+def test_shards_need_no_template_and_may_be_at_home(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "model"
+    init_checkpoint(SHAPE, own, dtype=torch.float32, extra=lambda folder: write_byte_tokenizer(folder))
+    monkeypatch.setenv("HOME", str(data))
+    config = replace(_config(own, Path("~/shards")), template="auto")
+    prepared = plan_run(config, probes=False)
+    assert prepared.template is None
+    assert [counts.role for counts in prepared.inputs.counts] == ["train", "held out"]
+    with pytest.raises(CirciusError, match=r"has no chat template"):
+        plan_run(with_settings(config, ['samples.prompts=["Hi"]']), probes=False)
+
+
+def test_a_folder_is_read_as_data_check_reads_it(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "data" / "more").mkdir(parents=True)
+    _write(tmp_path / "data" / "a.jsonl", [_chat("Hi", "Yo")] * 10)
+    _write(tmp_path / "data" / "more" / "b.jsonl", [_chat("Hi", "Yes")] * 10)
+    (tmp_path / "data" / ".DS_Store").write_bytes(b"\x00\x01")
+    inputs = plan_run(_config(model, tmp_path / "data", "evaluation.share=0"), probes=False).inputs
+    assert inputs.n_examples == 20
+
+
+def test_a_preference_run_does_not_go_on_from_another_reference(model: Path, pairs: Path, tmp_path: Path) -> None:
+    own = tmp_path / "model"
+    shutil.copytree(model, own)
+    settings = ["schedule.kind=constant", "checkpoints.every=2"]
+    train(_config(own, pairs, *settings, "n_steps=2", kind="dpo"), tmp_path / "run")
+    init_checkpoint(SHAPE, own, dtype=torch.float32, seed=9, extra=write_byte_tokenizer, overwrite=True)
+    with pytest.raises(CheckpointError, match=r"are not those that"):
+        train(_config(own, pairs, *settings, "n_steps=4", kind="dpo"), tmp_path / "run")
+
+
+def test_random_weights_have_a_context_as_long_as_what_they_read(data: Path) -> None:
+    config = with_settings(config_of(data), ["seq_len=256"])
+    with pytest.raises(ConfigError, match=r"seq_len is 256, .* has a context_len of 128"):
+        plan_run(config, probes=False)
 
 
 def test_a_plan_with_a_probe_of_a_preference_run_asks_no_reference(model: Path, pairs: Path) -> None:

@@ -8,7 +8,9 @@ import torch
 import torch.distributed as dist
 
 from circius.model.adapter import AdapterConfig
+from circius.train import reference
 from circius.train.config import ParallelConfig, RunConfig, SourceConfig
+from circius.train.dpo import pair_log_probs
 from circius.train.recipe import with_settings
 from circius.train.run import train
 from tests.unit.train.runs import config_of
@@ -33,6 +35,12 @@ def adapter(data: Path, model: Path) -> RunConfig:
     )
 
 
+def preferences(data: Path, model: Path) -> RunConfig:
+    """All weights of a finished run's model, on pairs of answers."""
+    sources = (SourceConfig(path=str(data / "pairs.jsonl")),)
+    return replace(shared(data), kind="dpo", model=str(model), sources=sources, template="v1")
+
+
 def main(data: Path, out: Path, model: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo")  # once for all of them
@@ -42,6 +50,10 @@ def main(data: Path, out: Path, model: Path) -> None:
     train(shared(data, "dtype=bfloat16", parallel=ParallelConfig(sharing="shards")), out / "narrow")
     train(shared(data, 'samples.prompts=["The"]', parallel=ParallelConfig(tensor=2)), out / "tensor")
     train(adapter(data, model), out / "adapter")
+    asked: list[int] = []
+    reference.pair_log_probs = lambda *given: (asked.append(1), pair_log_probs(*given))[1]  # type: ignore[func-returns-value]
+    train(preferences(data, model), out / "preferences")
+    (out / f"asked-{dist.get_rank()}").write_text(str(len(asked)))
     dist.destroy_process_group()
 
 

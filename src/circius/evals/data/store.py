@@ -55,6 +55,18 @@ def read(path: str, home: Path | None = None) -> bytes:
     return content
 
 
+def read_text(path: str, home: Path | None = None) -> str:
+    """The content of a part that is text.
+
+    Raises:
+        DataError: as `read`, or it is not UTF-8.
+    """
+    try:
+        return read(path, home).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text: byte at offset {error.start}") from error
+
+
 def stored(path: str, home: Path | None = None) -> Stored:
     """The checksum of a part as it lies in the store, for a report.
 

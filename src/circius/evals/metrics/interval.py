@@ -44,13 +44,8 @@ def proportion(n_right: int, n: int, *, level: float = LEVEL) -> Estimate:
     """
     if n < 1 or not 0 <= n_right <= n:
         raise InvalidInputError(f"a share needs 1 or more items and 0 to n of them right, got {n_right} of {n}")
-    z, share = _z(level), n_right / n
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    # Where all or none are right, one end is 1 or 0 exactly, and rounding must not put it elsewhere.
-    low = 0.0 if n_right == 0 else max(0.0, middle - half)
-    high = 1.0 if n_right == n else min(1.0, middle + half)
-    return Estimate(value=share, low=low, high=high, n=n, method="Wilson", level=level)
+    low, high = _wilson(n_right / n, n, level)
+    return Estimate(value=n_right / n, low=low, high=high, n=n, method="Wilson", level=level)
 
 
 def mean(
@@ -86,24 +81,30 @@ def mean(
 def macro_mean(groups: Mapping[str, Sequence[float]], *, level: float = LEVEL) -> Estimate:
     """The mean of the groups' means, every group counting the same; the errors of the groups add up as independent.
 
-    For MMLU's 57 subjects, BBH's 27 tasks, AGIEval's 8 sets.
+    For MMLU's 57 subjects, BBH's 27 tasks, AGIEval's 8 sets. Where all of each group are right, or all wrong, no error
+    can be seen; the interval is then Wilson's for as many items as tell as much as these groups do.
 
     Raises:
         InvalidInputError: no groups, or one of fewer than two values.
     """
     if not groups:
         raise InvalidInputError("a mean of groups needs at least one group, got none")
-    means, variances = [], []
+    means, variances, shares = [], [], []
     for name, values in groups.items():
         numbers = checked(values)
         if len(numbers) < 2:
             raise InvalidInputError(f"group {name!r} has one value: at least two tell how much they vary")
         means.append(math.fsum(numbers) / len(numbers))
         variances.append(standard_error(numbers) ** 2)
+        shares.append(1 / len(numbers))
     middle = math.fsum(means) / len(means)
     half = _z(level) * math.sqrt(math.fsum(variances)) / len(means)
     n = sum(len(values) for values in groups.values())
     method = f"normal, over {len(groups)} groups"
+    if not half and all(value in (0, 1) for values in groups.values() for value in values):
+        low, high = _wilson(middle, len(groups) ** 2 / math.fsum(shares), level)
+        method = f"Wilson, over {len(groups)} groups"
+        return Estimate(value=middle, low=low, high=high, n=n, method=method, level=level)
     return Estimate(value=middle, low=middle - half, high=middle + half, n=n, method=method, level=level)
 
 
@@ -183,6 +184,14 @@ def _clustered(
         method=f"bootstrap of {len(sums)} clusters, {n_resamples} resamples",
         level=level,
     )
+
+
+def _wilson(share: float, n: float, level: float) -> tuple[float, float]:
+    z = _z(level)
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    # Where all or none are right, one end is 1 or 0 exactly, and rounding must not put it elsewhere.
+    return 0.0 if share == 0 else max(0.0, middle - half), 1.0 if share == 1 else min(1.0, middle + half)
 
 
 def _z(level: float) -> float:

@@ -62,19 +62,24 @@ def choice_scores(
 ) -> ChoiceScores:
     """The scores of one item's choices by all four rules.
 
-    choices: the texts of the choices. The length that divides is theirs without white space at the start, so a
-        continuation may be given as it was asked, with the space that joins it to its context.
+    choices: the texts of the choices as they were asked. The length that divides is theirs without the one space that
+        joins them to their context, as lm-eval counts. A quarter of HellaSwag's endings have another space behind that
+        one, where a mark was cleaned away; it counts.
     loglikelihoods: the sum of the log-probabilities of each choice's tokens, natural logarithm.
     unconditional: the same after a context that says nothing.
+
+    >>> choice_scores([" it", "  it"], [-6.0, -6.0]).per_character
+    (-3.0, -2.0)
 
     Raises:
         InvalidInputError: fewer than two choices, an empty one, numbers that do not go with them, or NaN.
     """
     if len(choices) < 2:
         raise InvalidInputError(f"an item needs at least two choices, got {len(choices)}")
-    texts = [choice.lstrip() for choice in choices]
-    if not all(texts):
-        raise InvalidInputError(f"choice {texts.index('')} is empty: its likelihood says nothing")
+    texts = [choice.removeprefix(" ") for choice in choices]
+    for place, text in enumerate(texts):
+        if not text.strip():
+            raise InvalidInputError(f"choice {place} is empty: its likelihood says nothing")
     raw = _checked(loglikelihoods, len(texts), "log-likelihoods")
     without = None if unconditional is None else _checked(unconditional, len(texts), "unconditional log-likelihoods")
     return ChoiceScores(

@@ -5,6 +5,7 @@ formulas) is there for who asks for it by name: `provers.math_verify`.
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from hashlib import sha256
@@ -16,6 +17,7 @@ from circius.evals.scoring.minerva import normalise, split_outside
 Same = Callable[[str, str], bool]
 
 _MAX_CHARACTERS = 2000  # no answer is that long; what is, is compared as it stands
+_MAX_UNLIKE = 32  # members of lists that are not the same text; comparing each with each takes the square of it
 _POINTS = ("one", "two", "three")
 _RELATIONS = re.compile(r"(\\le(?![a-zA-Z])|\\ge(?![a-zA-Z])|\\ne(?![a-zA-Z])|<=|>=|!=|<|>|=)")
 _MIRRORED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le", "\\ne": "\\ne", "=": "="}
@@ -30,7 +32,7 @@ def is_equal(given: str, wanted: str, prover: Same | None = None) -> bool:
     Tuples, intervals, matrices and inequalities are compared part by part; sets, unions and plain lists in any order.
     Numbers are compared exactly where they are rational ("0.5" is "\frac{1}{2}", "0.333" is no third), else to one part
     in 10^10; formulas by their values at three fixed points, so that a factored polynomial is equal to its expanded
-    form, as it is for sympy.
+    form, as it is for sympy. Of lists in any order at most 32 members may differ in their text.
 
     prover: asked last, about what is not decided by then; see `provers`.
 
@@ -81,8 +83,11 @@ def _same_union(one: str, other: str) -> bool:
 def _match_any_order(ones: Sequence[str], others: Sequence[str]) -> bool:
     if len(ones) != len(others) or len(ones) < 2:
         return False
-    left = list(others)
-    for one in ones:
+    same = Counter(ones) & Counter(others)
+    left = list((Counter(others) - same).elements())
+    if len(left) > _MAX_UNLIKE:
+        return False
+    for one in (Counter(ones) - same).elements():
         partner = next((other for other in left if _same(one, other)), None)
         if partner is None:
             return False

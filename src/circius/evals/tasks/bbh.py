@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from circius.evals.data.sets.bbh import BbhDoc, BbhTask, read_bbh
-from circius.evals.item import Answer, Item, Text, TextAnswer
+from circius.evals.item import Answer, Item, Text, text_of
 from circius.evals.scoring.bbh import extract_cot, extract_direct, is_right
 from circius.evals.task import MACRO, Judged, Sources, Task
 
@@ -39,22 +39,16 @@ def cot_asks(item: Item, beginnings: Mapping[str, str]) -> tuple[Text]:
 
 
 def direct_judge(item: Item, answers: Sequence[Answer]) -> Judged:
-    return _judged(item.doc, extract_direct(_text(answers)))
+    return _judged(item.doc, extract_direct(text_of(answers)))
 
 
 def cot_judge(item: Item, answers: Sequence[Answer]) -> Judged:
-    return _judged(item.doc, extract_cot(_text(answers)))
+    return _judged(item.doc, extract_cot(text_of(answers)))
 
 
 def _beginning(task: BbhTask, answers: Sequence[str]) -> str:
     shots = "".join(f"Q: {shot.question}\nA: {answer}\n\n" for shot, answer in zip(task.shots, answers, strict=True))
     return f"{task.description}\n\n{shots}"
-
-
-def _text(answers: Sequence[Answer]) -> str:
-    (answer,) = answers
-    assert isinstance(answer, TextAnswer)
-    return answer.text
 
 
 def _judged(doc: BbhDoc, said: str | None) -> Judged:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from circius.evals.data.sets.naturalquestions import read_naturalquestions, read_naturalquestions_shots
 from circius.evals.data.sets.open_question import OpenQuestionDoc
 from circius.evals.data.sets.triviaqa import read_triviaqa, read_triviaqa_shots
-from circius.evals.item import Answer, Item, Text, TextAnswer
+from circius.evals.item import Answer, Item, Text, text_of
 from circius.evals.scoring.answers import cut_answer, exact_match
 from circius.evals.scoring.f1 import best_f1
 from circius.evals.task import Judged, Sources, Task
@@ -42,9 +42,7 @@ def asks(item: Item, shots: str) -> tuple[Text]:
 
 def judge(item: Item, answers: Sequence[Answer]) -> Judged:
     doc: OpenQuestionDoc = item.doc
-    (answer,) = answers
-    assert isinstance(answer, TextAnswer)
-    said = cut_answer(answer.text)
+    said = cut_answer(text_of(answers))
     values = {"exact_match": float(exact_match(said, doc.answers)), "f1": best_f1(said, doc.answers)}
     return Judged(values=values, said=said, gold=list(doc.answers))
 

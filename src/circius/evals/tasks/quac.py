@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from circius.evals.data.sets.quac import QuacDialogue, read_quac
-from circius.evals.item import Answer, Item, Text, TextAnswer
+from circius.evals.item import Answer, Item, Text, text_of
 from circius.evals.scoring.answers import cut_answer
 from circius.evals.scoring.f1 import CANNOT_ANSWER, QUAC_MIN_HUMAN_F1, human_f1, quac_f1, quac_span
 from circius.evals.task import Judged, Sources, Task
@@ -53,9 +53,7 @@ def asks(item: Item, _: object) -> tuple[Text]:
 def judge(item: Item, answers: Sequence[Answer]) -> Judged:
     asked: Asked = item.doc
     turn = asked.dialogue.turns[asked.place]
-    (answer,) = answers
-    assert isinstance(answer, TextAnswer)
-    said = quac_span(cut_answer(answer.text))
+    said = quac_span(cut_answer(text_of(answers)))
     if human_f1(turn.references) < QUAC_MIN_HUMAN_F1:
         return Judged(
             values={},

@@ -6,7 +6,7 @@ from functools import singledispatch
 import torch
 
 from circius.engine.llm import LLM
-from circius.engine.outputs import Logprobs
+from circius.engine.outputs import Logprobs, check_finished
 from circius.engine.params import SamplingParams
 from circius.evals.verify.facts import Fact, Greedy, LogitMeans, Logits, Perplexity, Tail, Text
 from circius.evals.verify.result import Result
@@ -18,6 +18,8 @@ it is to be scored."""
 
 def compare(llm: LLM, fact: Fact, perplexity: Scored) -> Result:
     """Whether the model says what the fact says."""
+    if llm.tokenizer is None and isinstance(fact, Text) and not fact.prompt_ids:
+        return Result.skipped(fact.name, "is about a text, and the checkpoint has no tokenizer")
     if isinstance(fact, Perplexity):
         found = perplexity(fact.context)
         if found is None:
@@ -27,6 +29,8 @@ def compare(llm: LLM, fact: Fact, perplexity: Scored) -> Result:
     longest = _longest(fact)
     if longest > llm.context:
         return Result.skipped(fact.name, f"takes {longest} tokens, and the context is {llm.context}")
+    if odd := [token for token in fact.tokens() if not 0 <= token < llm.config.vocab_size]:
+        return Result.of(fact.name, False, f"names token {odd[0]}, and the vocabulary has {llm.config.vocab_size}")
     return _compare(fact, llm)
 
 
@@ -34,9 +38,9 @@ def _longest(fact: Fact) -> int:
     """About how many tokens the fact takes, prompt and answer."""
     if isinstance(fact, Tail):
         return len(fact.begins) + fact.times * len(fact.repeats) + fact.max_tokens
-    if isinstance(fact, Greedy):
-        return len(fact.prompt_ids) + len(fact.ids)
-    return 0
+    if isinstance(fact, Text):
+        return len(fact.prompt_ids or ()) + fact.max_tokens
+    return len(fact.tokens())
 
 
 @singledispatch
@@ -71,7 +75,7 @@ def _(fact: Greedy, llm: LLM) -> Result:
     params = SamplingParams.greedy(
         max_tokens=len(fact.ids), logprobs=0, prompt_logprobs=None if fact.prompt_logprobs is None else 0
     )
-    [result] = llm.generate([list(fact.prompt_ids)], params)
+    [result] = check_finished(llm.generate([list(fact.prompt_ids)], params))
     [answer] = result.outputs
     n_same = _n_common(answer.token_ids, fact.ids)
     if n_same < len(fact.ids):
@@ -89,7 +93,7 @@ def _(fact: Greedy, llm: LLM) -> Result:
 @_compare.register
 def _(fact: Text, llm: LLM) -> Result:
     prompt: str | Sequence[int] = list(fact.prompt_ids) if fact.prompt_ids is not None else fact.prompt
-    [result] = llm.generate([prompt], SamplingParams.greedy(max_tokens=fact.max_tokens))
+    [result] = check_finished(llm.generate([prompt], SamplingParams.greedy(max_tokens=fact.max_tokens)))
     text = fact.prompt + result.outputs[0].text
     if fact.prompt_ids is not None and llm.tokenizer is not None:
         text = llm.tokenizer.decode([*fact.prompt_ids, *result.outputs[0].token_ids])
@@ -106,7 +110,7 @@ def _(fact: Text, llm: LLM) -> Result:
 @_compare.register
 def _(fact: Tail, llm: LLM) -> Result:
     prompt = [*fact.begins, *list(fact.repeats) * fact.times]
-    [result] = llm.generate([prompt], SamplingParams.greedy(max_tokens=fact.max_tokens))
+    [result] = check_finished(llm.generate([prompt], SamplingParams.greedy(max_tokens=fact.max_tokens)))
     found = result.outputs[0].token_ids
     known = list(fact.ids)
     return Result.of(fact.name, found[-len(known) :] == known, f"after {len(prompt)} tokens {found}, known ...{known}")

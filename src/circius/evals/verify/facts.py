@@ -8,12 +8,13 @@ among others of its shape. The kinds are the classes below, whose fields they ha
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from importlib.resources import files
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from types import MappingProxyType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from circius.base.config import ModelConfig
 from circius.base.errors import DataError
@@ -29,6 +30,14 @@ class Fact:
     source: str
     tells: bool = False
 
+    def tokens(self) -> Sequence[int]:
+        """All that the model is to read or to say."""
+        return ()
+
+    def wrong(self) -> str:
+        """What contradicts itself in the fact; empty where nothing does."""
+        return ""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LogitMeans(Fact):
@@ -37,6 +46,12 @@ class LogitMeans(Fact):
     ids: Sequence[int]
     means: Sequence[float]
     tolerance: float
+
+    def tokens(self) -> Sequence[int]:
+        return self.ids
+
+    def wrong(self) -> str:
+        return "" if len(self.means) == len(self.ids) else f"{len(self.ids)} ids have {len(self.means)} means"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +62,14 @@ class Logits(Fact):
     position: int
     any_of: Sequence[Sequence[float]]
     tolerance: float
+
+    def tokens(self) -> Sequence[int]:
+        return self.ids
+
+    def wrong(self) -> str:
+        if not 0 <= self.position < len(self.ids):
+            return f"position must be 0 to {len(self.ids) - 1}, got {self.position}"
+        return "" if len(set(map(len, self.any_of))) == 1 else "the lists of any_of must be as long as each other"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +84,16 @@ class Greedy(Fact):
     prompt_logprobs: Sequence[float] | None = None
     tolerance: float = 0.05
 
+    def tokens(self) -> Sequence[int]:
+        return [*self.prompt_ids, *self.ids]
+
+    def wrong(self) -> str:
+        if self.logprobs is not None and len(self.logprobs) != len(self.ids):
+            return f"{len(self.ids)} ids have {len(self.logprobs)} logprobs"
+        if self.prompt_logprobs is not None and len(self.prompt_logprobs) != len(self.prompt_ids) - 1:
+            return f"{len(self.prompt_ids)} prompt_ids have {len(self.prompt_logprobs)} prompt_logprobs, not one less"
+        return ""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Text(Fact):
@@ -70,6 +103,9 @@ class Text(Fact):
     max_tokens: int
     whole_text: str
     prompt_ids: Sequence[int] | None = None
+
+    def tokens(self) -> Sequence[int]:
+        return self.prompt_ids or ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +117,9 @@ class Tail(Fact):
     times: int
     max_tokens: int
     ids: Sequence[int]
+
+    def tokens(self) -> Sequence[int]:
+        return [*self.begins, *self.repeats, *self.ids]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,8 +152,8 @@ class Known:
     facts: Sequence[Fact]
 
     def has_shape_of(self, config: ModelConfig) -> bool:
-        """Whether a model has this checkpoint's shape."""
-        return all(getattr(config, name) == value for name, value in self.shape.items())
+        """Whether a model has this checkpoint's shape; a GGUF file has its numbers in float32."""
+        return all(_is_same(getattr(config, name), value) for name, value in self.shape.items())
 
 
 def known_checkpoints(file: Path | None = None) -> list[Known]:
@@ -162,4 +201,40 @@ def _fact(entry: Any, where: str) -> Fact:
         raise DataError(f"{where}: {min(odd)!r} is not known for the kind {entry['kind']}")
     if missing := [name for name, field in own.items() if field.default is MISSING and name not in given]:
         raise DataError(f"{where}: {missing[0]} is missing")
-    return kind(**given)
+    for name, wanted in get_type_hints(kind).items():
+        if name in given and not _fits(given[name], wanted):
+            raise DataError(f"{where}: {name} must be {_named(wanted)}, got {given[name]!r:.60}")
+    fact = kind(**given)
+    if complaint := fact.wrong():
+        raise DataError(f"{where}: {complaint}")
+    return fact
+
+
+def _is_same(own: Any, known: Any) -> bool:
+    if isinstance(own, float) and isinstance(known, int | float):
+        return math.isclose(own, known, rel_tol=1e-6)
+    return bool(own == known)
+
+
+def _fits(value: Any, wanted: Any) -> bool:
+    """Whether a JSON value is of a field's type."""
+    if isinstance(wanted, UnionType):
+        return any(_fits(value, one) for one in get_args(wanted))
+    if get_origin(wanted) is Sequence:
+        return isinstance(value, list) and bool(value) and all(_fits(one, get_args(wanted)[0]) for one in value)
+    if isinstance(value, bool) and wanted is not bool:
+        return False
+    return isinstance(value, int | float if wanted is float else wanted)
+
+
+def _named(wanted: Any) -> str:
+    """A field's type in the words of JSON.
+
+    >>> _named(Sequence[int]), _named(str | None)
+    ('a list that is not empty of a whole number each', 'a text or null')
+    """
+    if isinstance(wanted, UnionType):
+        return " or ".join(map(_named, get_args(wanted)))
+    if get_origin(wanted) is Sequence:
+        return f"a list that is not empty of {_named(get_args(wanted)[0])} each"
+    return {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}.get(wanted, "null")

@@ -12,6 +12,7 @@ from torch import Tensor
 from circius.engine.devices import is_exact_in_batches
 from circius.engine.llm import LLM
 from circius.engine.logprobs import token_logprobs
+from circius.engine.outputs import check_finished
 from circius.engine.params import SamplingParams
 from circius.evals.verify.result import Result
 from circius.model import RollingCache, Transformer
@@ -138,7 +139,7 @@ def generated_as_scored(ground: Ground) -> Result:
     n_new = min(16, ground.llm.context - n_prompt)
     prompt = ground.tokens[:n_prompt].tolist()
     params = SamplingParams.greedy(max_tokens=n_new, logprobs=0, ignore_eos=True)
-    [answer] = ground.llm.generate([prompt], params)[0].outputs
+    [answer] = check_finished(ground.llm.generate([prompt], params))[0].outputs
     pairs = zip(answer.logprobs or [], answer.token_ids, strict=True)
     told = torch.tensor([entry[token].logprob for entry, token in pairs])
     whole = torch.tensor([*prompt, *answer.token_ids], device=ground.model.device)

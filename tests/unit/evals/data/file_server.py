@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
+
+from tests.loopback import running
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -27,17 +27,9 @@ class FileServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
 
-@contextmanager
-def running_server() -> Iterator[FileServer]:
+def running_server() -> AbstractContextManager[FileServer]:
     """A server in a thread of its own, stopped at the end."""
-    with FileServer() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    return running(FileServer())
 
 
 class _Answer(BaseHTTPRequestHandler):

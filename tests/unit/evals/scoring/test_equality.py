@@ -85,3 +85,12 @@ def test_a_prover_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(provers, "find_spec", lambda name: None)
     with pytest.raises(InvalidInputError, match="math-verify is not installed"):
         provers.math_verify()
+
+
+def test_long_lists_are_compared_by_their_text_first() -> None:
+    """A model that goes round in circles writes hundreds of members; each with each would take minutes."""
+    names = [f"x_{n}" for n in range(200)]
+    assert is_equal(",".join(names), ",".join(reversed(names)))
+    assert not is_equal(",".join(names), ",".join(f"y_{n}" for n in range(200)))
+    assert is_equal(r"0.5, 2, 7", r"7, \frac12, 2")
+    assert not is_equal("1, 1, 2", "1, 2, 2")

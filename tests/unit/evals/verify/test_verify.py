@@ -28,7 +28,7 @@ from circius.evals.verify.verify import verify
 from circius.evals.verify.window_law import _window_law, one_layer, window_laws
 from circius.model import Transformer
 from tests.models import random_model, tiny_config
-from tests.unit.engine.tiny import BYTE_VOCAB, byte_llm, tiny_model
+from tests.unit.engine.tiny import BYTE_VOCAB, byte_llm, stopping, tiny_model
 
 WINDOW = 5
 IDS = [1, 40, 7, 33, 9, 12, 50, 3]
@@ -200,6 +200,36 @@ def test_the_facts_that_come_with_circius() -> None:
     assert kinds == {"LogitMeans", "Logits", "Greedy", "Text", "Tail", "Perplexity"}
 
 
+def test_a_gguf_file_of_a_known_checkpoint_is_recognised() -> None:
+    """Its numbers are stored in float32, in which 1e-5 is another number."""
+    base = known_checkpoints()[0]
+    in_float32 = torch.tensor(1e-5).item()
+    assert in_float32 != 1e-5
+    assert base.has_shape_of(replace(PRESETS["v0.1"], norm_eps=in_float32))
+    assert not base.has_shape_of(replace(PRESETS["v0.1"], norm_eps=1e-6))
+
+
+def test_facts_that_a_checkpoint_cannot_be_asked(tmp_path: Path) -> None:
+    llm = byte_llm(tmp_path)
+    far = compare(llm, Greedy(name="g", source="s", prompt_ids=[1, 99999], ids=[5]), lambda context: None)
+    assert (far.status, far.detail) == ("fail", f"names token 99999, and the vocabulary has {BYTE_VOCAB}")
+    text = Text(name="t", source="s", prompt="Hi", max_tokens=2, whole_text="Hi there")
+    bare = LLM.of(llm.model, context=llm.context)
+    assert compare(bare, text, lambda context: None).status == "skipped"
+
+
+def test_what_ctrl_c_cut_short_is_no_failure(tmp_path: Path) -> None:
+    llm = byte_llm(tmp_path)
+    with stopping(llm.model), pytest.raises(KeyboardInterrupt):
+        compare(llm, Greedy(name="g", source="s", prompt_ids=[1, 5], ids=[7] * 9), lambda context: None)
+    with stopping(llm.model), pytest.raises(KeyboardInterrupt):
+        all_laws.generated_as_scored(ground_of(llm))
+
+
+def one_fact(**own: Any) -> dict[str, Any]:
+    return {"checkpoints": [{"name": "n", "shape": {}, "facts": [{"name": "f", "source": "s", **own}]}]}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -217,6 +247,14 @@ def test_the_facts_that_come_with_circius() -> None:
             {"checkpoints": [{"name": "n", "shape": {}, "facts": [{"kind": "tail", "colour": 1}]}]},
             "'colour' is not known for the kind tail",
         ),
+        (one_fact(kind="greedy", prompt_ids="abc", ids=[1]), "prompt_ids must be a list .* of a whole number each"),
+        (one_fact(kind="greedy", prompt_ids=[1], ids=[]), "ids must be a list that is not empty"),
+        (one_fact(kind="greedy", prompt_ids=[1], ids=[1], logprobs=[0.1, 0.2]), "1 ids have 2 logprobs"),
+        (one_fact(kind="greedy", prompt_ids=[1, 2], ids=[1], prompt_logprobs=[0.1, 0.2]), "2 prompt_logprobs"),
+        (one_fact(kind="logits", ids=[1], position=1, any_of=[[1.0]], tolerance=1), "position must be 0 to 0"),
+        (one_fact(kind="logits", ids=[1], position=0, any_of=[[1.0], [1, 2]], tolerance=1), "as long as each other"),
+        (one_fact(kind="logit_means", ids=[1], means=[1, 2], tolerance=1), "1 ids have 2 means"),
+        (one_fact(kind="logit_means", ids=[1], means=[1], tolerance=True), "tolerance must be a number, got True"),
     ],
 )
 def test_a_file_that_holds_no_facts(tmp_path: Path, change: dict[str, Any], message: str) -> None:

@@ -71,7 +71,7 @@ def read_bbh_task(name: str, home: Path | None = None) -> BbhTask:
 
 
 def _prompt(path: str, home: Path | None) -> tuple[str, tuple[BbhShot, ...]]:
-    canary, dashes, prompt = store.read(path, home).decode("utf-8").partition(_CANARY_ENDS)
+    canary, dashes, prompt = store.read_text(path, home).partition(_CANARY_ENDS)
     # The first line is no part of the prompt: it marks the file so that it can be kept out of training data.
     if not dashes or "\n" in canary:
         raise DataError(f"{path}: expected one line, then -----, then the prompt")

@@ -34,7 +34,7 @@ def read_shots(path: str, home: Path | None, *, first_is_canonical: bool) -> lis
     Raises:
         DataError: the file is not there or damaged.
     """
-    text = store.read(path, home).decode("utf-8")
+    text = store.read_text(path, home)
     docs = []
     for number, cells in enumerate(csv.reader(io.StringIO(text, newline=""), delimiter="\t"), start=1):
         if len(cells) != 2:
