@@ -77,9 +77,10 @@ def circius_step(model_name: str, is_lora: bool, rows_kind: str, n_rows: int, le
     n_weights = model.config.n_parameters
     model.requires_grad_(True)
     if is_lora:
-        from circius.train.lora import LoraConfig, add_lora
+        from circius.model.adapter import AdapterConfig
+        from circius.train.lora import add_lora
 
-        add_lora(model, LoraConfig(rank=RANK, alpha=2 * RANK))
+        add_lora(model, AdapterConfig(rank=RANK, alpha=2 * RANK))
     rows = rows_of(rows_kind, n_rows, length, model.config.vocab_size)
     batch = Batch.of(
         [Example(np.array(ids), np.arange(len(ids)) >= begin) for ids, begin in rows]  # the first is never predicted

@@ -19,8 +19,8 @@ from torch.autograd.function import once_differentiable
 from circius.base.errors import CirciusError, InvalidInputError
 from circius.train.batch import IGNORED
 
-_LOGITS_AT_ONCE = {"cpu": 2**22, "other": 2**26}
-"""Numbers in one slice of logits: 16 MiB in float32 on a CPU, 256 MiB elsewhere."""
+_LOGITS_AT_ONCE = {"cpu": 2**24, "other": 2**26}
+"""Numbers in one slice of logits: 64 MiB in float32 on a CPU, 256 MiB elsewhere. Each slice reads the whole head."""
 _FEWEST_ROWS = 64
 """Of a slice, however large the vocabulary: fewer would read the head for too little work."""
 
@@ -100,16 +100,20 @@ class _SummedLoss(torch.autograd.Function):
         for part in _slices(len(own), len(head), hidden.device):
             rows = hidden[places[part]].to(by.dtype)
             logits = _product(rows, by.T)
-            norms = logits.logsumexp(dim=-1)
-            total += (norms - logits.gather(1, own[part, None]).squeeze(1)).sum()
+            spoken = logits.gather(1, own[part, None]).squeeze(1)
+            highest = logits.amax(dim=-1)
+            weights = logits.sub_(highest[:, None]).exp_()  # softmax but for its sum, in the logits' memory
+            sums = weights.sum(dim=-1)
+            norms = highest + sums.log()
+            total += (norms - spoken).sum()
             z += z_loss * norms.square().sum()
             if not any(needs):
                 continue
-            grad = _against_logits(logits, norms, own[part], 1 + 2 * z_loss * norms).to(by.dtype)
+            grad = _less_target(weights.mul_(((1 + 2 * z_loss * norms) / sums)[:, None]), own[part]).to(by.dtype)
             if hidden_grad is not None:
                 hidden_grad[places[part]] = _product(grad, by).to(hidden.dtype)
             if head_grad is not None:
-                head_grad += _product(grad.T, rows)
+                _add_product(head_grad, grad.T, rows)
         ctx.grads = (hidden_grad, head_grad)
         ctx.dtype = head.dtype
         ctx.mark_non_differentiable(z)
@@ -151,12 +155,12 @@ class _TokenNll(torch.autograd.Function):
         head_grad = torch.zeros(head.shape, dtype=grad.dtype, device=head.device) if ctx.needs_input_grad[1] else None
         for part in _slices(len(own), len(head), hidden.device):
             rows = hidden[places[part]].to(by.dtype)
-            softmax = _against_logits(_product(rows, by.T), norms[part], own[part], None)
-            against = softmax.mul_(grad[places[part], None]).to(by.dtype)
+            softmax = _product(rows, by.T).sub_(norms[part, None]).exp_()
+            against = _less_target(softmax, own[part]).mul_(grad[places[part], None]).to(by.dtype)
             if hidden_grad is not None:
                 hidden_grad[places[part]] = _product(against, by).to(hidden.dtype)
             if head_grad is not None:
-                head_grad += _product(against.T, rows)
+                _add_product(head_grad, against.T, rows)
         return hidden_grad, None if head_grad is None else head_grad.to(head.dtype), None, None
 
 
@@ -206,19 +210,24 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
     return torch.mm(a, b, out_dtype=torch.float32)
 
 
-def _against_logits(logits: Tensor, norms: Tensor, own: Tensor, factor: Tensor | None) -> Tensor:
-    """The gradient of each row's loss against its logits, softmax * factor minus the target, in their memory."""
-    grad = logits.sub_(norms[:, None]).exp_()
-    if factor is not None:
-        grad.mul_(factor[:, None])
-    return grad.scatter_add_(1, own[:, None], grad.new_full((1, 1), -1.0).expand(len(own), 1))
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """total += a @ b, without a product of its own where the products are as wide as the total."""
+    if a.dtype == total.dtype:
+        total.addmm_(a, b)
+    else:
+        total += _product(a, b)
+
+
+def _less_target(softmax: Tensor, own: Tensor) -> Tensor:
+    """The gradient of each row's loss against its logits, the softmax minus the target, in its memory."""
+    return softmax.scatter_add_(1, own[:, None], softmax.new_full((1, 1), -1.0).expand(len(own), 1))
 
 
 def rows_at_once(n_vocab: int, device: str) -> int:
     """How many tokens' logits are made together on a device of that type.
 
     >>> rows_at_once(32_000, "cpu"), rows_at_once(32_000, "cuda")
-    (131, 2097)
+    (524, 2097)
     """
     return max(_FEWEST_ROWS, _LOGITS_AT_ONCE["cpu" if device == "cpu" else "other"] // n_vocab)
 
