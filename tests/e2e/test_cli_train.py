@@ -46,7 +46,7 @@ def test_an_adapter_by_defaults_and_the_model_that_wears_it(tiny: Path, chats: P
     assert shown["product"] == str(run / "adapter")
     assert Path(shown["report"]).read_text(encoding="utf-8").startswith("<!doctype html>")
     assert [json.loads(line)["kind"] for line in (run / "metrics.jsonl").read_text().splitlines()] == [
-        *["train"] * 3, "eval",
+        "eval", *["train"] * 3, "eval",
     ]  # fmt: skip
     assert succeed("generate", tiny, "Say 5.", "--adapter", run / "adapter", "--raw", "--max-tokens=3", ONE, "-q")
 
